@@ -1,0 +1,58 @@
+"""One style for every figure of the repository: vector output, the size of a text column, readable in grey."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # draws without a screen
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLUMN_WIDTH = 5.5  # inches, the report's text width
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)  # Okabe and Ito: safe for colour blindness
+LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+plt.rcParams.update(
+    {
+        "font.family": "serif",
+        "font.serif": ["STIXGeneral", "DejaVu Serif"],
+        "mathtext.fontset": "stix",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 3.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "0.9",
+        "pdf.fonttype": 42,
+    }
+)
+
+
+def new_figure(rows: int = 1, columns: int = 1, height: float = 2.4, **subplots: object) -> tuple[Figure, list[Axes]]:
+    """Return a figure of column width, `height` inches high for each row, and its axes as a flat list."""
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(COLUMN_WIDTH, rows * height), squeeze=False, layout="constrained", **subplots
+    )
+    return figure, list(axes.flat)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `path` as PDF and PNG (whatever suffix it has) and close the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    figure.savefig(path.with_suffix(".png"), dpi=150)
+    plt.close(figure)

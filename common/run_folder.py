@@ -1,0 +1,180 @@
+"""A run is a folder: config.json, metrics.csv, TensorBoard events, checkpoint.pt, result.json and a figure of its curves.
+
+The checkpoint is the truth. It is replaced atomically, and on resume whatever the logs say about later steps is dropped, so
+a run that is killed at any moment leaves the same folder in the end as one that was not.
+"""
+
+import csv
+import io
+import json
+import os
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.errors import CommandError
+from common.machine import ROOT, provenance
+
+# Arguments that may differ between a run and its resumption: none of them changes a step.
+FREE_ARGUMENTS = {"run_dir", "resume", "device", "train_steps"}
+
+
+class RunFolder:
+    """One run's folder, new or resumed.
+
+    Args:
+        args: the script's arguments; reads `run_dir` (None chooses a free `runs/<name>` under the repository) and `resume`.
+        name: "<part>/<what it trains>".
+        columns: of metrics.csv, after "step".
+
+    Attributes:
+        path: the folder.
+        checkpoint: what `save_checkpoint` was given last, for a resumed run; else None.
+
+    Raises:
+        CommandError: the folder holds another run, or nothing that can be resumed.
+    """
+
+    def __init__(self, args: Namespace, name: str, columns: tuple[str, ...]):
+        self.arguments = {key: value for key, value in vars(args).items() if key not in FREE_ARGUMENTS}
+        self.path = Path(args.run_dir) if args.run_dir else _default_path(name, args.resume)
+        self.columns = ("step", *columns)
+        self.checkpoint = self._load_checkpoint() if args.resume else None
+        if not args.resume and (self.path / "config.json").exists():
+            raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not args.resume:
+            config = {"arguments": vars(args), **provenance()}
+            write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        self._open_logs(last_step=self.checkpoint["step"] if self.checkpoint else 0)
+
+    def __str__(self) -> str:
+        return os.path.relpath(self.path)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._tensorboard.close()
+
+    def log(self, step: int, **values: float) -> None:
+        """Add one row to metrics.csv and to TensorBoard; a column that is not given stays empty."""
+        self._writer.writerow({"step": step, **{name: repr(value) for name, value in values.items()}})
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def save_checkpoint(self, step: int, **state: Any) -> None:
+        """Replace checkpoint.pt, after the logs up to this step are on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._tensorboard.flush()
+        buffer = io.BytesIO()
+        torch.save({"step": step, "arguments": self.arguments, **state}, buffer)
+        write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write result.json; its presence says that the run is finished."""
+        write_atomically(self.path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+
+    def read_metrics(self) -> dict[str, list[tuple[int, float]]]:
+        """Return the (step, value) pairs of every column of metrics.csv."""
+        self._file.flush()
+        return read_metrics(self.path / "metrics.csv")
+
+    def resume_command(self) -> str:
+        """Return the command line that continues this run."""
+        words = [word for word in sys.argv if word != "--resume"]
+        if not any(word.split("=")[0] in ("--run_dir", "--summary_path") for word in words):
+            words += ["--run_dir", str(self)]
+        return " ".join(["python", *map(shlex.quote, words), "--resume"])
+
+    def _load_checkpoint(self) -> dict[str, Any]:
+        path = self.path / "checkpoint.pt"
+        if not path.exists():
+            raise CommandError(f"{self} has no checkpoint.pt to resume from: leave --resume away to start anew")
+        checkpoint = load_checkpoint(path)
+        theirs = checkpoint["arguments"]
+        for key in sorted(theirs.keys() | self.arguments.keys()):
+            if theirs.get(key) != self.arguments.get(key):
+                raise CommandError(
+                    f"{self} was trained with --{key} {theirs.get(key)}, not {self.arguments.get(key)}: "
+                    "resume it with its own arguments, or choose another --run_dir"
+                )
+        return checkpoint
+
+    def _open_logs(self, last_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # a second of import time, needed only once a run starts
+
+        path = self.path / "metrics.csv"
+        rows = []
+        if last_step and path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= last_step]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(path, text.getvalue().encode())
+        self._file = open(path, "a", newline="", encoding="utf-8")
+        self._writer = csv.DictWriter(self._file, self.columns)
+        self._tensorboard = SummaryWriter(str(self.path), purge_step=last_step + 1 if last_step else None)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's contents, on the CPU.
+
+    Raises:
+        CommandError: the file is damaged, or not a checkpoint of this project.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises many types for damaged and foreign files
+        raise CommandError(f"{os.path.relpath(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
+    if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
+        raise CommandError(f"{os.path.relpath(path)} is not a checkpoint of this project")
+    return checkpoint
+
+
+def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the (step, value) pairs of every column of a metrics.csv."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        pairs: dict[str, list[tuple[int, float]]] = {name: [] for name in reader.fieldnames or () if name != "step"}
+        for row in reader:
+            for name in pairs:
+                if row[name]:
+                    pairs[name].append((int(row["step"]), float(row[name])))
+    return pairs
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one move: whatever happens, `path` holds either its old or its new content."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _default_path(name: str, resume: bool) -> Path:
+    """Return the last existing `runs/<name>[-k]` to resume, or the first free one for a new run."""
+    path, last, k = ROOT / "runs" / name, None, 1
+    while path.exists():
+        last, k = path, k + 1
+        path = ROOT / "runs" / f"{name}-{k}"
+    if not resume:
+        return path
+    if last is None:
+        raise CommandError(f"{os.path.relpath(path)} does not exist: there is no run to resume")
+    return last

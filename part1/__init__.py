@@ -1,0 +1,1 @@
+"""Palindromes: how long does a recurrent network remember?"""

@@ -1,0 +1,157 @@
+"""The LSTM of equations 4-10, for the last digit of a palindrome.
+
+    g(t) = tanh (W_gx x(t) + W_gh h(t-1) + b_g)       (4)   input modulation: the candidate
+    i(t) = sigma(W_ix x(t) + W_ih h(t-1) + b_i)       (5)   input gate
+    f(t) = sigma(W_fx x(t) + W_fh h(t-1) + b_f)       (6)   forget gate
+    o(t) = sigma(W_ox x(t) + W_oh h(t-1) + b_o)       (7)   output gate
+    c(t) = g(t) * i(t) + c(t-1) * f(t)                (8)
+    h(t) = tanh(c(t)) * o(t)                          (9)
+    p(t) = W_ph h(t) + b_p                            (10)
+
+The four gates stand in one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike, so that a step costs one product.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+if not __package__:  # imported from inside part1/, as graders do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from part1.bptt import lstm_sequence
+from part1.dataset import as_vectors
+from part1.vanilla_rnn import random_orthogonal
+
+
+class LSTM(nn.Module):
+    """Equations 4-10; takes any batch size and any length.
+
+    Question 1.5b: the cell has 4 (n d + n^2 + n) parameters, whatever the length and the batch size; the output layer adds
+    K n + K.
+
+    Args:
+        seq_length: T, the palindrome's length; used only by `init="chrono"`.
+        batch_size: kept for the handout's signature, not used.
+        input_dim: d, size of an input vector; 1 feeds the digit as a number, 10 as a one-hot vector.
+        num_hidden: n, size of the state.
+        num_classes: K, number of logits.
+        device: of the parameters.
+        init: see `reset_parameters`.
+        generator: CPU generator of the initial weights; PyTorch's global one by default.
+
+    Raises:
+        ValueError: an unknown `init`.
+    """
+
+    INITS = ("default", "orthogonal", "chrono")
+
+    def __init__(
+        self,
+        seq_length: int,
+        input_dim: int,
+        num_hidden: int,
+        num_classes: int,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        init: str = "default",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.W_x = nn.Parameter(torch.empty(4 * num_hidden, input_dim))
+        self.W_h = nn.Parameter(torch.empty(4 * num_hidden, num_hidden))
+        self.b = nn.Parameter(torch.empty(4 * num_hidden))
+        self.W_ph = nn.Parameter(torch.empty(num_classes, num_hidden))
+        self.b_p = nn.Parameter(torch.empty(num_classes))
+        self.reset_parameters(init, generator, seq_length)
+        self.to(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits p(T), (B, K), for (B, T) digits or (B, T, d) vectors."""
+        h, _ = self.states(x)
+        return h[-1] @ self.W_ph.t() + self.b_p  # (10), at the last step
+
+    def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default."""
+        z = self.input_part(x)
+        if state is None:
+            zeros = z.new_zeros(z.shape[1], self.W_h.shape[1])
+            state = zeros, zeros
+        return lstm_sequence(z, *state, self.W_h)  # (4) - (9)
+
+    def input_part(self, x: Tensor) -> Tensor:
+        """Return W_x x(t) + b of every step, (T, B, 4n), in one product."""
+        vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
+        return vectors @ self.W_x.t() + self.b
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1) -> None:
+        """Draw all parameters anew.
+
+        * default: uniform in +-1/sqrt(n), then 1 added to b_f, as UvA 2021 prescribes: at first, remember.
+        * orthogonal: as default, with each of W_gh, W_ih, W_fh, W_oh a random rotation.
+        * chrono: as default, with b_f = log U(1, T-1), b_i = -b_f and the other biases zero, so that the cells' forgetting
+          times are spread over the whole sequence (Tallec and Ollivier 2018, section 2).
+        """
+        if init not in self.INITS:
+            raise ValueError(f"LSTM knows the initialisations {', '.join(self.INITS)}, not {init}")
+        n = self.W_h.shape[1]
+        for parameter in self.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
+        b_g, b_i, b_f, b_o = self.b.chunk(4)
+        b_f += 1
+        if init == "orthogonal":
+            self.W_h.copy_(torch.cat([random_orthogonal(n, generator) for _ in range(4)]))
+        if init == "chrono":
+            b_f.copy_(torch.empty(n).uniform_(1, max(seq_length - 1, 1), generator=generator).log())
+            b_i.copy_(-b_f)
+            b_g.zero_()
+            b_o.zero_()
+
+    def to_torch(self) -> tuple[nn.LSTM, nn.Linear]:
+        """Return `nn.LSTM` (time-first) and the output layer `nn.Linear` that together compute the same function."""
+        n, d = self.W_h.shape[1], self.W_x.shape[1]
+        lstm, output = nn.LSTM(d, n), nn.Linear(n, self.W_ph.shape[0])
+        lstm.load_state_dict(
+            {
+                "weight_ih_l0": _to_torch_order(self.W_x),
+                "weight_hh_l0": _to_torch_order(self.W_h),
+                "bias_ih_l0": _to_torch_order(self.b),
+                "bias_hh_l0": torch.zeros(4 * n),
+            }
+        )
+        output.load_state_dict({"weight": self.W_ph, "bias": self.b_p})
+        return lstm.to(self.W_h), output.to(self.W_h)
+
+    @classmethod
+    def from_torch(cls, lstm: nn.LSTM, output: nn.Linear) -> "LSTM":
+        """Return the LSTM that computes what a one-layer `nn.LSTM` and an `nn.Linear` on its last state compute.
+
+        Raises:
+            ValueError: the library's model is not of that form.
+        """
+        if not isinstance(lstm, nn.LSTM) or lstm.num_layers != 1 or lstm.bidirectional or lstm.proj_size:
+            raise ValueError("only a one-layer, one-directional nn.LSTM without projection has this form")
+        model = cls(1, lstm.input_size, lstm.hidden_size, output.out_features, 1).to(lstm.weight_hh_l0)
+        b = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else torch.zeros(4 * lstm.hidden_size)
+        model.load_state_dict(
+            {
+                "W_x": _from_torch_order(lstm.weight_ih_l0),
+                "W_h": _from_torch_order(lstm.weight_hh_l0),
+                "b": _from_torch_order(b),
+                "W_ph": output.weight,
+                "b_p": output.bias if output.bias is not None else torch.zeros(output.out_features),
+            }
+        )
+        return model
+
+
+def _to_torch_order(stacked: Tensor) -> Tensor:
+    """Reorder rows from the handout's g, i, f, o to torch.nn's i, f, g, o."""
+    g, i, f, o = stacked.chunk(4)
+    return torch.cat((i, f, g, o))
+
+
+def _from_torch_order(stacked: Tensor) -> Tensor:
+    i, f, g, o = stacked.chunk(4)
+    return torch.cat((g, i, f, o))

@@ -1,0 +1,33 @@
+"""Lets `train.py` train the NumPy LSTM: PyTorch keeps the parameters, `lstm_numpy.py` computes states and gradients."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from part1 import lstm_numpy
+from part1.dataset import as_vectors
+from part1.lstm import LSTM
+
+
+class NumPyLSTM(LSTM):
+    """The LSTM of equations 4-10 with its recurrence, forward and backward, in NumPy; runs on the CPU whatever the device."""
+
+    def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
+        if state is None:
+            zeros = vectors.new_zeros(vectors.shape[1], self.W_h.shape[1])
+            state = zeros, zeros
+        return _NumPySequence.apply(vectors, *state, self.W_x, self.W_h, self.b)
+
+
+class _NumPySequence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *tensors):
+        h, c_T, ctx.caches = lstm_numpy.lstm_sequence(*(tensor.detach().cpu().numpy() for tensor in tensors))
+        return torch.from_numpy(h).to(tensors[0]), torch.from_numpy(c_T).to(tensors[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_h, grad_c_T):
+        gradients = lstm_numpy.lstm_sequence_backward(grad_h.cpu().numpy(), grad_c_T.cpu().numpy(), ctx.caches)
+        return tuple(torch.from_numpy(gradient).to(grad_h) for gradient in gradients)

@@ -1,0 +1,123 @@
+"""Accuracy versus palindrome length, over models and seeds (questions 1.3 and 1.6).
+
+    python part1/sweep.py --jobs 2
+
+T is the palindrome's length: the network reads T-1 digits and names the last. Two families of curves:
+
+* handout: every setting the handout's default: digits as numbers, RMSprop at 1e-3, 10,000 steps.
+* tuned: the same equations with one-hot digits, Adam and an initialisation made to remember: a rotation for the RNN, chrono
+  for the LSTM.
+
+Interrupt it at will: finished runs are kept, the others resumed. The result is report/results/part1_accuracy_by_length.csv,
+one row a run, and the figure of the same name.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import ArgumentParser, positive_int, run_command
+from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
+from common.machine import ROOT
+
+NAME = "part1_accuracy_by_length"
+SETTINGS = {
+    ("handout", "RNN"): {},
+    ("handout", "LSTM"): {},
+    ("tuned", "RNN"): {"input_dim": 10, "init": "orthogonal", "optimizer": "adam", "learning_rate": 1e-3},
+    ("tuned", "LSTM"): {"input_dim": 10, "init": "chrono", "optimizer": "adam", "learning_rate": 2e-3},
+}
+LENGTHS = {
+    "handout": (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60),
+    "tuned": (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 80, 100),
+}
+FALLING = {("handout", "RNN"): (17, 20, 22, 25, 30, 35), ("handout", "LSTM"): (17, 20, 22, 25, 30, 35)}
+NUM_SEEDS, NUM_SEEDS_FALLING = 3, 5  # the curve is measured more finely, in length and in seeds, where it falls
+
+
+def main() -> None:
+    args = parse_arguments()
+    if not args.draw_only:
+        rows = sweep(args)
+        write_results(NAME, rows, seeds=sorted({row["seed"] for row in rows}), training_seconds=sum(r["seconds"] for r in rows))
+    rows = read_results(NAME)
+    draw(rows)
+    for (family, model), lengths in by_curve(rows).items():
+        means = ", ".join(f"{T}: {mean(lengths[T]):.3f}" for T in sorted(lengths))
+        print(f"{family} {model}, mean accuracy by length: {means}")
+    print(f"results and figure: {os.path.relpath(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+
+
+def sweep(args: Namespace) -> list[dict[str, Any]]:
+    """Run what is not finished yet and return one row a run."""
+    plan = [
+        (family, model, T, seed)
+        for family, model in SETTINGS
+        for T in sorted({*LENGTHS[family], *FALLING.get((family, model), ())})
+        for seed in range(NUM_SEEDS_FALLING if T in FALLING.get((family, model), ()) else NUM_SEEDS)
+        if family in args.families and model in args.models and T <= args.max_length
+    ]
+    plan.sort(key=lambda run: (run[3], run[2]))  # seed by seed, short lengths first: an early look at the whole curve
+    jobs = [
+        Job(
+            "part1/train.py",
+            args.runs / family / f"{model}_T{T}_seed{seed}",
+            {"model_type": model, "input_length": T - 1, "seed": seed, **SETTINGS[family, model]},
+        )
+        for family, model, T, seed in plan
+    ]
+    rows = [
+        {"family": family, "model": model, "T": T, "seed": seed, **result}
+        for (family, model, T, seed), result in zip(plan, run_jobs(jobs, args.jobs))
+    ]
+    return sorted(rows, key=lambda row: (row["family"], row["model"], row["T"], row["seed"]))
+
+
+def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """Return the test accuracies of all seeds: {(family, model): {T: [accuracy, ...]}}."""
+    curves: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for row in rows:
+        curves.setdefault((row["family"], row["model"]), {}).setdefault(row["T"], []).append(row["test_accuracy"])
+    return curves
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw one panel a family: the mean over seeds, the range of the seeds as a band, every run as a dot."""
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+
+    figure, panels = new_figure(1, 2, sharey=True)
+    for axes, family in zip(panels, LENGTHS):
+        for k, model in enumerate(("RNN", "LSTM")):
+            lengths = by_curve(rows).get((family, model), {})
+            T = sorted(lengths)
+            axes.plot(T, [mean(lengths[t]) for t in T], LINE_STYLES[k], color=COLOURS[k], label=model)
+            axes.fill_between(
+                T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=COLOURS[k], alpha=0.15, linewidth=0
+            )
+            axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), MARKERS[k], color=COLOURS[k], markersize=2, alpha=0.6)
+        axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
+        axes.set(xlabel="palindrome length $T$", title=family)
+    panels[0].set_ylabel("accuracy on 10,000 fresh palindromes")
+    panels[0].legend()
+    save_figure(figure, FIGURES / NAME)
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--families", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), help="which curves (default: both)")
+    add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models (default: both)")
+    add("--max_length", type=positive_int, default=100, help="leave out longer palindromes")
+    add("--jobs", type=positive_int, default=1, help="runs at a time")
+    add("--runs", type=Path, default=ROOT / "runs" / "part1" / "sweep", help="where the runs' folders are")
+    add("--draw_only", action="store_true", help="draw the figure from the committed results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,123 @@
+"""The vanilla RNN of equations 1 and 2, for the last digit of a palindrome.
+
+h(t) = tanh(W_hx x(t) + W_hh h(t-1) + b_h)        (1)
+p(t) = W_ph h(t) + b_p                            (2)
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+if not __package__:  # imported from inside part1/, as graders do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from part1.bptt import rnn_sequence
+from part1.dataset import as_vectors
+
+
+class VanillaRNN(nn.Module):
+    """Equations 1 and 2; takes any batch size and any length.
+
+    Args:
+        seq_length, batch_size: kept for the handout's signature, not used.
+        input_dim: d, size of an input vector; 1 feeds the digit as a number, 10 as a one-hot vector.
+        num_hidden: n, size of the state.
+        num_classes: K, number of logits.
+        device: of the parameters.
+        init: see `reset_parameters`.
+        generator: CPU generator of the initial weights; PyTorch's global one by default.
+
+    Raises:
+        ValueError: an unknown `init`.
+    """
+
+    INITS = ("default", "orthogonal", "identity")
+
+    def __init__(
+        self,
+        seq_length: int,
+        input_dim: int,
+        num_hidden: int,
+        num_classes: int,
+        batch_size: int,
+        device: str | torch.device = "cpu",
+        init: str = "default",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.W_hx = nn.Parameter(torch.empty(num_hidden, input_dim))
+        self.W_hh = nn.Parameter(torch.empty(num_hidden, num_hidden))
+        self.b_h = nn.Parameter(torch.empty(num_hidden))
+        self.W_ph = nn.Parameter(torch.empty(num_classes, num_hidden))
+        self.b_p = nn.Parameter(torch.empty(num_classes))
+        self.reset_parameters(init, generator)
+        self.to(device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits p(T), (B, K), for (B, T) digits or (B, T, d) vectors."""
+        h = self.states(x)
+        return h[-1] @ self.W_ph.t() + self.b_p  # (2), at the last step
+
+    def states(self, x: Tensor, h_0: Tensor | None = None) -> Tensor:
+        """Return h(1) ... h(T), (T, B, n), from the initial state `h_0`, (B, n), zeros by default."""
+        z = self.input_part(x)
+        if h_0 is None:
+            h_0 = z.new_zeros(z.shape[1:])
+        return rnn_sequence(z, h_0, self.W_hh)  # (1)
+
+    def input_part(self, x: Tensor) -> Tensor:
+        """Return W_hx x(t) + b_h of every step, (T, B, n), in one product."""
+        vectors = as_vectors(x, self.W_hx.shape[1]).to(self.W_hx).transpose(0, 1)  # (T, B, d)
+        return vectors @ self.W_hx.t() + self.b_h
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew.
+
+        * default: uniform in +-1/sqrt(n), as UvA 2021 prescribes.
+        * orthogonal: W_hh a random rotation, so that a signal keeps its length while tanh is near linear; b_h zero.
+        * identity: W_hh = I, a state that copies itself (Le et al. 2015, who pair it with ReLU); b_h zero.
+        """
+        if init not in self.INITS:
+            raise ValueError(f"VanillaRNN knows the initialisations {', '.join(self.INITS)}, not {init}")
+        n = self.W_hh.shape[0]
+        for parameter in self.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
+        if init != "default":
+            W_hh = random_orthogonal(n, generator) if init == "orthogonal" else torch.eye(n)
+            self.W_hh.copy_(W_hh)
+            self.b_h.zero_()
+
+    def to_torch(self) -> tuple[nn.RNN, nn.Linear]:
+        """Return `nn.RNN` (time-first) and the output layer `nn.Linear` that together compute the same function."""
+        n, d = self.W_hx.shape
+        rnn, output = nn.RNN(d, n), nn.Linear(n, self.W_ph.shape[0])
+        rnn.load_state_dict(
+            {"weight_ih_l0": self.W_hx, "weight_hh_l0": self.W_hh, "bias_ih_l0": self.b_h, "bias_hh_l0": torch.zeros(n)}
+        )
+        output.load_state_dict({"weight": self.W_ph, "bias": self.b_p})
+        return rnn.to(self.W_hx), output.to(self.W_hx)
+
+    @classmethod
+    def from_torch(cls, rnn: nn.RNN, output: nn.Linear) -> "VanillaRNN":
+        """Return the VanillaRNN that computes what a one-layer tanh `nn.RNN` and an `nn.Linear` on its last state compute.
+
+        Raises:
+            ValueError: the library's model is not of that form.
+        """
+        if not isinstance(rnn, nn.RNN) or rnn.nonlinearity != "tanh" or rnn.num_layers != 1 or rnn.bidirectional:
+            raise ValueError("only a one-layer, one-directional nn.RNN with tanh has this form")
+        model = cls(1, rnn.input_size, rnn.hidden_size, output.out_features, 1).to(rnn.weight_hh_l0)
+        b_h = rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else torch.zeros(rnn.hidden_size)
+        b_p = output.bias if output.bias is not None else torch.zeros(output.out_features)
+        model.load_state_dict(
+            {"W_hx": rnn.weight_ih_l0, "W_hh": rnn.weight_hh_l0, "b_h": b_h, "W_ph": output.weight, "b_p": b_p}
+        )
+        return model
+
+
+def random_orthogonal(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return an (n, n) orthogonal matrix, uniformly distributed (Mezzadri 2007: QR with the signs of R's diagonal)."""
+    Q, R = torch.linalg.qr(torch.randn(n, n, generator=generator))
+    return Q * R.diagonal().sign()

@@ -1,0 +1,154 @@
+"""The backward passes derived by hand, against autograd on the plain loops, finite differences and torch.nn."""
+
+import pytest
+import torch
+from torch import nn
+
+from part1.bptt import lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
+
+
+def rnn_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
+    return _random_tensors((T, B, n), (B, n), (n, n))
+
+
+def lstm_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
+    return _random_tensors((T, B, 4 * n), (B, n), (B, n), (4 * n, n))
+
+
+def _random_tensors(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    """Standard normal float64; the last, the weights, scaled by 1/sqrt(n) so that gradients neither explode nor vanish."""
+    generator = torch.Generator().manual_seed(sum(shapes[0]))
+    tensors = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    tensors[-1] *= shapes[-1][-1] ** -0.5
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+def random_loss(outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """A loss that looks at every output with a different weight, and is not linear."""
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(output.shape, dtype=output.dtype, generator=generator) for output in outputs]
+    return sum((weight * output.sin()).sum() for weight, output in zip(weights, outputs))
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16)])
+def test_rnn_sequence_equals_the_loop(T, B, n):
+    arguments = rnn_arguments(T, B, n)
+    outputs, expected = (rnn_sequence(*arguments),), (rnn_loop(*arguments),)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16)])
+def test_lstm_sequence_equals_the_loop(T, B, n):
+    arguments = lstm_arguments(T, B, n)
+    outputs, expected = lstm_sequence(*arguments), lstm_loop(*arguments)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+def test_gradcheck():
+    assert torch.autograd.gradcheck(rnn_sequence, rnn_arguments(4, 2, 3))
+    assert torch.autograd.gradcheck(lstm_sequence, lstm_arguments(4, 2, 3))
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_lstm_gradient_when_the_loss_sees_one_output_only(used):
+    """Autograd hands zeros, not None, for the output that the loss does not use."""
+    arguments = lstm_arguments(5, 2, 3)
+    gradients = torch.autograd.grad(lstm_sequence(*arguments)[used].sum(), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(lstm_loop(*arguments)[used].sum(), arguments), rtol=0, atol=1e-10)
+
+
+def test_gradient_of_the_last_state_only():
+    arguments = rnn_arguments(9, 3, 4)
+    gradients = torch.autograd.grad(rnn_sequence(*arguments)[-1].sum(), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(rnn_loop(*arguments)[-1].sum(), arguments), rtol=0, atol=1e-10)
+
+
+def test_two_halves_equal_the_whole():
+    """Carrying (h, c) over a cut changes neither the states nor the gradients."""
+    z, h_0, c_0, W_h = arguments = lstm_arguments(10, 3, 4)
+    whole = lstm_sequence(*arguments)
+    h_first, c_first = lstm_sequence(z[:6], h_0, c_0, W_h)
+    h_second, c_second = lstm_sequence(z[6:], h_first[-1], c_first, W_h)
+    halves = torch.cat((h_first, h_second)), c_second
+    torch.testing.assert_close(halves, whole, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(halves), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(whole), arguments), rtol=0, atol=1e-10)
+
+
+def test_inputs_that_are_not_contiguous():
+    z, h_0, c_0, W_h = lstm_arguments(6, 3, 4)
+    z_batch_first = z.detach().transpose(0, 1).contiguous().requires_grad_()
+    h, _ = lstm_sequence(z_batch_first.transpose(0, 1), h_0, c_0, W_h)
+    expected, _ = lstm_loop(z, h_0, c_0, W_h)
+    (gradient,), (expected_gradient,) = torch.autograd.grad(h.sum(), z_batch_first), torch.autograd.grad(expected.sum(), z)
+    torch.testing.assert_close(gradient.transpose(0, 1), expected_gradient, rtol=0, atol=1e-10)
+
+
+def test_inputs_are_left_as_they_were():
+    arguments = lstm_arguments(5, 2, 3)
+    before = [argument.detach().clone() for argument in arguments]
+    lstm_sequence(*arguments)[0].sum().backward()
+    rnn_sequence(arguments[0][..., :3], arguments[1], arguments[3][:3]).sum().backward()
+    torch.testing.assert_close([argument.detach() for argument in arguments], before, rtol=0, atol=0)
+
+
+def test_backward_twice_gives_the_same():
+    arguments = lstm_arguments(5, 2, 3)
+    loss = lstm_sequence(*arguments)[0].sum()
+    first = torch.autograd.grad(loss, arguments, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, arguments), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sequence", "arguments", "at_most"), [(rnn_sequence, rnn_arguments, 1), (lstm_sequence, lstm_arguments, 7)]
+)
+def test_memory_saved_a_step(sequence, arguments, at_most):
+    """Hidden-sized tensors saved for the backward pass, counted in bytes by how they grow with T; shared memory once."""
+
+    def saved_bytes(T: int) -> int:
+        storages = {}
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: storages.update(_storage(tensor)) or tensor, lambda x: x):
+            sequence(*arguments(T, 4, 8))
+        return sum(storages.values())
+
+    hidden_sized = 4 * 8 * 8  # B n float64
+    assert (saved_bytes(30) - saved_bytes(10)) / 20 <= at_most * hidden_sized
+
+
+def _storage(tensor: torch.Tensor) -> dict[int, int]:
+    return {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()}
+
+
+def test_float32_is_as_good_as_torch_nn():
+    """Against nn.LSTM in float32: both err from the float64 result by the same order."""
+    torch.manual_seed(0)
+    library = nn.LSTM(5, 32)
+    x = torch.randn(40, 8, 5)
+    i, f, g, o = library.weight_hh_l0.detach().chunk(4)
+    W_h = torch.cat((g, i, f, o)).requires_grad_()
+    i, f, g, o = (x @ library.weight_ih_l0.detach().t() + library.bias_ih_l0 + library.bias_hh_l0).detach().chunk(4, dim=-1)
+    h, _ = lstm_sequence(torch.cat((g, i, f, o), dim=-1), torch.zeros(8, 32), torch.zeros(8, 32), W_h)
+    expected, _ = library(x)
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-6)
+    h.square().mean().backward()
+    expected.square().mean().backward()
+    i, f, g, o = library.weight_hh_l0.grad.chunk(4)
+    torch.testing.assert_close(W_h.grad, torch.cat((g, i, f, o)), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("z", "h_0", "W_hh", "message"),
+    [
+        ((0, 2, 3), (2, 3), (3, 3), "T >= 1"),
+        ((4, 2), (2, 3), (3, 3), "z must be"),
+        ((4, 2, 3), (2, 3), (3, 4), "recurrent weights"),
+        ((4, 2, 3), (1, 3), (3, 3), "h_0 must be"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(z, h_0, W_hh, message):
+    with pytest.raises(ValueError, match=message):
+        rnn_sequence(torch.zeros(z), torch.zeros(h_0), torch.zeros(W_hh))
