@@ -92,10 +92,8 @@ def _finished_result(job: Job) -> dict[str, Any] | None:
 
 def _run(job: Job, num_parallel: int) -> dict[str, Any]:
     words = [word for name, value in job.arguments.items() for word in (f"--{name}", str(value))]
-    resume = ["--resume"] if (job.run_dir / "checkpoint.pt").exists() else []
+    resume = ["--resume"] if job.run_dir.exists() else []
     threads = str(max(1, (os.cpu_count() or 1) // num_parallel))
-    if not resume and (job.run_dir / "config.json").exists():
-        (job.run_dir / "config.json").unlink()  # killed before its first checkpoint: nothing to resume
     done = subprocess.run(
         [sys.executable, str(ROOT / job.script), *words, "--run_dir", str(job.run_dir), *resume],
         env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},

@@ -44,10 +44,10 @@ class RunFolder:
         self.path = Path(args.run_dir) if args.run_dir else _default_path(name, args.resume)
         self.columns = ("step", *columns)
         self.checkpoint = self._load_checkpoint() if args.resume else None
-        if not args.resume and (self.path / "config.json").exists():
+        if not args.resume and (self.path / "checkpoint.pt").exists():
             raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
         self.path.mkdir(parents=True, exist_ok=True)
-        if not args.resume:
+        if not self.checkpoint:
             config = {"arguments": vars(args), **provenance()}
             write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         self._open_logs(last_step=self.checkpoint["step"] if self.checkpoint else 0)
@@ -93,10 +93,13 @@ class RunFolder:
             words += ["--run_dir", str(self)]
         return " ".join(["python", *map(shlex.quote, words), "--resume"])
 
-    def _load_checkpoint(self) -> dict[str, Any]:
+    def _load_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"
         if not path.exists():
-            raise CommandError(f"{self} has no checkpoint.pt to resume from: leave --resume away to start anew")
+            ours = [".*.tmp", "config.json", "metrics.csv", "events.out.tfevents.*"]
+            if self.path.is_dir() and all(any(file.match(pattern) for pattern in ours) for file in self.path.iterdir()):
+                return None  # killed before its first checkpoint: start again
+            raise CommandError(f"{self} holds no run that could be resumed: leave --resume away to start one")
         checkpoint = load_checkpoint(path)
         theirs = checkpoint["arguments"]
         for key in sorted(theirs.keys() | self.arguments.keys()):
@@ -112,7 +115,7 @@ class RunFolder:
 
         path = self.path / "metrics.csv"
         rows = []
-        if last_step and path.exists():
+        if last_step:
             with open(path, newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= last_step]
         text = io.StringIO(newline="")
@@ -122,7 +125,7 @@ class RunFolder:
         write_atomically(path, text.getvalue().encode())
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns)
-        self._tensorboard = SummaryWriter(str(self.path), purge_step=last_step + 1 if last_step else None)
+        self._tensorboard = SummaryWriter(str(self.path), purge_step=last_step + 1)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -131,10 +134,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CommandError: the file is damaged, or not a checkpoint of this project.
     """
+    content = path.read_bytes()
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged and foreign files
         raise CommandError(f"{os.path.relpath(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
@@ -156,7 +158,7 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file in one move: whatever happens, `path` holds either its old or its new content."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves behind, the next write replaces
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -82,7 +82,7 @@ class LSTM(nn.Module):
     def input_part(self, x: Tensor) -> Tensor:
         """Return W_x x(t) + b of every step, (T, B, 4n), in one product."""
         vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
-        return vectors @ self.W_x.t() + self.b
+        return torch.addmm(self.b, vectors.flatten(0, 1), self.W_x.t()).unflatten(0, vectors.shape[:2])
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1) -> None:

@@ -4,8 +4,9 @@
 
 The network reads `input_length` digits; with the target the palindrome has T = input_length + 1. Every `eval_every` steps it
 is tried on 2,000 palindromes kept out of training. It has converged when it gets at least 99.5 % of them right three times
-in a row; else training ends after `train_steps`. The accuracy reported in the end is that on 10,000 further palindromes,
-which neither training nor that rule has seen.
+in a row. Else training ends after `train_steps`, or, with `patience`, after so many steps in which the lowest validation loss
+did not fall by 1 %. The accuracy reported in the end is that on 10,000 further palindromes, which neither training nor
+these rules have seen.
 """
 
 import math
@@ -79,7 +80,7 @@ def train(args: Namespace) -> None:
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
     held_out = HeldOutPalindromes(args.input_length + 1, NUM_VALIDATION, NUM_TEST, seeded_generator(args.seed, "held out"))
     generator = seeded_generator(args.seed, "training")
-    step, seconds, times_good = 0, 0.0, 0
+    step, seconds, times_good, lowest_loss, lowest_step = 0, 0.0, 0, math.inf, 0
     last_accuracies: deque[float] = deque(maxlen=10)
 
     run = RunFolder(args, f"part1/{args.model_type}_length{args.input_length}_seed{args.seed}", COLUMNS)
@@ -88,6 +89,7 @@ def train(args: Namespace) -> None:
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         generator.set_state(run.checkpoint["generator"])
         step, seconds, times_good = (run.checkpoint[key] for key in ("step", "seconds", "times_good"))
+        lowest_loss, lowest_step = run.checkpoint["lowest_loss"], run.checkpoint["lowest_step"]
         last_accuracies.extend(run.checkpoint["last_accuracies"])
 
     def save() -> None:
@@ -98,13 +100,15 @@ def train(args: Namespace) -> None:
             generator=generator.get_state(),
             seconds=seconds,
             times_good=times_good,
+            lowest_loss=lowest_loss,
+            lowest_step=lowest_step,
             last_accuracies=list(last_accuracies),
         )
 
     saved_step = step
     progress = tqdm(total=args.train_steps, initial=step, desc=args.model_type, unit="step", disable=None, leave=False)
     with run, progress, StopRequest() as stop:
-        while step < args.train_steps and times_good < CONVERGED_TIMES:
+        while step < args.train_steps and times_good < CONVERGED_TIMES and step - lowest_step < (args.patience or math.inf):
             started = time.perf_counter()
             step += 1
 
@@ -142,6 +146,8 @@ def train(args: Namespace) -> None:
                 if not math.isfinite(validation_loss):
                     raise diverged(run, step, saved_step, f"the validation loss is {validation_loss:g}")
                 times_good = times_good + 1 if validation_accuracy >= CONVERGED_ACCURACY else 0
+                if validation_loss < 0.99 * lowest_loss:
+                    lowest_loss, lowest_step = validation_loss, step
                 values |= {"validation_loss": validation_loss, "validation_accuracy": validation_accuracy}
                 progress.set_postfix(loss=f"{loss.item():.3f}", validation_accuracy=f"{validation_accuracy:.3f}")
             if evaluated or step % args.print_every == 0:
@@ -216,6 +222,7 @@ def parse_arguments() -> Namespace:
     add("--batch_size", type=positive_int, default=128, help="palindromes a step")
     add("--learning_rate", "--lr", type=positive_float, default=1e-3, help="of the optimizer")
     add("--train_steps", type=positive_int, default=10_000, help="at most this many steps")
+    add("--patience", type=non_negative_int, default=0, help="give up after this many steps without progress; 0: never")
     add("--max_norm", "--clip_grad_norm", type=positive_float, default=10.0, help="limit of the gradient's norm")
     add("--optimizer", choices=OPTIMIZERS, default="rmsprop", help="momentum is SGD with momentum 0.9")
     add("--init", default="default", help="default, orthogonal; for the RNN also identity, for the LSTMs chrono")

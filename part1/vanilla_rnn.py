@@ -69,7 +69,7 @@ class VanillaRNN(nn.Module):
     def input_part(self, x: Tensor) -> Tensor:
         """Return W_hx x(t) + b_h of every step, (T, B, n), in one product."""
         vectors = as_vectors(x, self.W_hx.shape[1]).to(self.W_hx).transpose(0, 1)  # (T, B, d)
-        return vectors @ self.W_hx.t() + self.b_h
+        return torch.addmm(self.b_h, vectors.flatten(0, 1), self.W_hx.t()).unflatten(0, vectors.shape[:2])
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None) -> None:

@@ -1,0 +1,315 @@
+"""part1/train.py as its users meet it: a whole process, its closing line, its exit code and the folder it leaves."""
+
+import csv
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.run_folder import read_metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+SMALL = ["--input_length", "3", "--num_hidden", "16", "--batch_size", "16", "--train_steps", "60", "--eval_every", "20"]
+
+
+def train(*words, cwd=ROOT, script="part1/train.py", **options):
+    command = [sys.executable, script, *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **options)
+
+
+def contents(folder):
+    """What must be equal between two runs: all but times."""
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    checkpoint.pop("seconds")
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [{key: text for key, text in row.items() if key != "examples_per_second"} for row in csv.DictReader(file)]
+    result = json.loads((folder / "result.json").read_text())
+    result.pop("seconds")
+    return checkpoint, rows, result
+
+
+def assert_same_run(folder, reference):
+    """Weights, optimizer state, random stream, metrics and result: bit for bit."""
+    for found, expected in zip(contents(folder), contents(reference)):
+        assert bits(found) == bits(expected)
+
+
+def bits(value):
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return [bits(item) for item in value] if isinstance(value, list) else value
+
+
+def one_line(done, exit_code=2):
+    """The one line that a failed command leaves on stderr."""
+    assert done.returncode == exit_code, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    done = train(*SMALL, "--run_dir", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no progress bar where there is no terminal
+    assert re.fullmatch(
+        r"RNN, palindromes of 4 digits: accuracy 0\.\d{4} on 10,000 fresh ones \(0\.\d{4} on the last 10 training batches\) "
+        r"after 60 steps, not converged, \d+\.\d s; run folder .*run\n",
+        done.stdout,
+    )
+    return folder
+
+
+def test_the_run_folder(reference):
+    names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
+    assert names == {*("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf")}
+    config = json.loads((reference / "config.json").read_text())
+    assert config["arguments"]["num_hidden"] == 16 and config["command"].startswith("python part1/train.py --input_length 3")
+    metrics = read_metrics(reference / "metrics.csv")
+    assert [step for step, _ in metrics["loss"]] == [10, 20, 30, 40, 50, 60]
+    assert [step for step, _ in metrics["validation_accuracy"]] == [20, 40, 60]
+    assert {value for _, value in metrics["learning_rate"]} == {0.001}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(reference))
+    events.Reload()
+    logged = [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
+    assert metrics["loss"] == logged
+
+
+def test_the_reported_accuracies_can_be_counted_again(reference):
+    """From the checkpoint alone: the test set is drawn anew from the seed and the right answers counted by hand."""
+    from common.machine import seeded_generator
+    from part1.dataset import HeldOutPalindromes
+    from part1.vanilla_rnn import VanillaRNN
+
+    checkpoint = torch.load(reference / "checkpoint.pt", weights_only=True)
+    model = VanillaRNN(4, 1, 16, 10, 16)
+    model.load_state_dict(checkpoint["model"])
+    test = HeldOutPalindromes(4, 2_000, 10_000, seeded_generator(0, "held out")).test
+    right = sum(row.index(max(row)) == digit for row, digit in zip(model(test[:, :-1]).tolist(), test[:, -1].tolist()))
+    result = json.loads((reference / "result.json").read_text())
+    assert result["test_accuracy"] == right / 10_000
+    assert result["last_10_batches_accuracy"] == pytest.approx(sum(checkpoint["last_accuracies"]) / 10)
+
+
+def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_path):
+    assert train(*SMALL, "--run_dir", tmp_path / "inside", cwd=ROOT / "part1", script="train.py").returncode == 0
+    assert_same_run(tmp_path / "inside", reference)
+    command = [sys.executable, "-m", "part1.train", *SMALL, "--run_dir", str(tmp_path / "module")]
+    assert subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True).returncode == 0
+    assert_same_run(tmp_path / "module", reference)
+
+
+# A process that has imported the training script once and then forks it again and again, so that many kills cost little.
+# Each child trains until it is killed: at its k-th durable write (just before or after), or at a random moment.
+KILLER = """
+import os, random, signal, sys, time
+import part1.train
+
+folder, mode, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+words = sys.argv[4:]
+random.seed(number)
+kills = 0
+while True:
+    child = os.fork()
+    if not child:
+        if mode == "write":
+            calls = 0
+            for name in ("fsync", "replace"):
+                def counted(*arguments, real=getattr(os, name)):
+                    global calls
+                    calls += 1
+                    if calls == number and kills == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    real(*arguments)
+                setattr(os, name, counted)
+        sys.argv = ["part1/train.py", *words, "--run_dir", folder, *(["--resume"] if kills else [])]
+        part1.train.main()
+        os._exit(0)
+    if mode == "random" and kills < number:
+        time.sleep(random.uniform(0, 0.5))
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if not os.WIFSIGNALED(status):
+        print(kills)
+        sys.exit(os.WEXITSTATUS(status))
+    if not os.path.isdir(folder):
+        os.mkdir(folder)  # killed before it had a folder: --resume wants one
+    kills += 1
+"""
+
+
+def train_under_fire(folder, mode, number, *words):
+    command = [sys.executable, "-c", KILLER, str(folder), mode, str(number), *words]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("number", range(1, 15))
+def test_killed_at_every_write(reference, tmp_path, number):
+    """The durable writes are: 1-2 config, 3-4 metrics, then per checkpoint 1 for the metrics and 2 for itself, result last."""
+    assert train_under_fire(tmp_path / "run", "write", number, *SMALL) == 1
+    assert_same_run(tmp_path / "run", reference)
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["RNN", "LSTM", "NumPyLSTM"])
+def test_killed_at_random_moments(tmp_path, model):
+    words = ["--model_type", model, "--input_length", "8", "--num_hidden", "32", "--train_steps", "400", "--optimizer", "adam"]
+    words += ["--eval_every", "25"]
+    assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
+    assert train_under_fire(tmp_path / "killed", "random", 40, *words) == 40
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_by_a_signal_then_resumed(tmp_path, reference, number, exit_code):
+    words = [sys.executable, "part1/train.py", *SMALL, "--run_dir", str(tmp_path / "run")]
+    slow = [*words, "--train_steps", "1000000", "--input_length", "200"]
+    process = subprocess.Popen(slow, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoint.pt").exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == exit_code
+    step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
+    assert re.fullmatch(rf"train\.py: stopped at step {step:,}; go on with: python part1/train\.py .* --resume\n", error)
+    resume = error.split("python ")[1].split()
+    resume[resume.index("--train_steps", resume.index("--train_steps") + 1) + 1] = str(step + 5)
+    done = subprocess.run([sys.executable, *resume], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and f"after {step + 5:,} steps" in done.stdout, done.stderr
+
+
+def test_more_steps_continue_a_finished_run(reference, tmp_path):
+    assert train(*SMALL, "--train_steps", 30, "--run_dir", tmp_path).returncode == 0
+    assert train(*SMALL, "--run_dir", tmp_path, "--resume").returncode == 0
+    assert torch.equal(contents(tmp_path)[0]["model"]["W_hh"], contents(reference)[0]["model"]["W_hh"])
+
+
+def test_divergence_stops_with_a_clear_line_and_a_good_checkpoint(tmp_path):
+    words = ["--optimizer", "sgd", "--learning_rate", "1e38", "--max_norm", "1e38", "--eval_every", "1", *SMALL[:-2]]
+    error = one_line(train(*words, "--run_dir", tmp_path), exit_code=1)
+    assert re.search(r"diverged at step \d+: .*(nan|inf)", error) and "try a lower --learning_rate" in error
+    if "is kept" in error:
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
+        assert all(torch.isfinite(value).all() for value in state.values())
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
+    """The limit on file sizes stands for the full disk: the first checkpoint fits, the logs grow until a write fails."""
+    words = [*SMALL, "--train_steps", "100000", "--print_every", "1", "--run_dir", tmp_path]
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write then fails with EFBIG instead of killing the process
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    error = one_line(train(*words, preexec_fn=limit))
+    assert "File too large" in error
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert checkpoint["step"] > 0 and checkpoint["step"] % 20 == 0
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input_length", "0"], "argument --input_length: must be at least 1, not 0"),
+        (["--batch_size", "-3"], "argument --batch_size: must be at least 1, not -3"),
+        (["--num_hidden", "many"], "argument --num_hidden: invalid positive_int value: 'many'"),
+        (["--learning_rate", "nan"], "argument --learning_rate/--lr: must be a finite number above 0, not nan"),
+        (["--learning_rate", "0"], "argument --learning_rate/--lr: must be a finite number above 0"),
+        (["--seed", "-1"], "argument --seed: must be at least 0"),
+        (["--num_classes", "5"], "at least 10 classes"),
+        (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
+        (["--model_type", "GRU"], "argument --model_type: invalid choice: 'GRU'"),
+        (["--init", "chrono"], "RNN knows default, orthogonal, identity, not chrono"),
+        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["--run_dir", "LICENSE/run"], "Not a directory: LICENSE/run"),
+        (["--resume", "--run_dir", "no/such/run"], "no/such/run holds no run that could be resumed"),
+        (["--resume", "--run_dir", "part1"], "part1 holds no run that could be resumed"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
+    """In this process, for speed: `run_command(main)` is what the script calls."""
+    import part1.train
+    from common.errors import run_command
+
+    monkeypatch.setattr(sys, "argv", ["part1/train.py", *words])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stop:
+        run_command(part1.train.main)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_run_is_not_overwritten(reference):
+    before = (reference / "checkpoint.pt").read_bytes()
+    assert "already holds a run" in one_line(train(*SMALL, "--run_dir", reference))
+    assert (reference / "checkpoint.pt").read_bytes() == before
+
+
+def test_unfit_checkpoints_are_named(reference, tmp_path):
+    def resume(*words):
+        return one_line(train(*SMALL, *words, "--run_dir", tmp_path, "--resume"))
+
+    good = (reference / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(good)
+    assert "was trained with --model_type RNN, not LSTM" in resume("--model_type", "LSTM")
+    assert "was trained with --learning_rate 0.001, not 0.1" in resume("--lr", "0.1")
+    (tmp_path / "checkpoint.pt").write_bytes(good[: len(good) // 2])
+    assert "checkpoint.pt is damaged or not a checkpoint" in resume()
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "checkpoint.pt")
+    assert "checkpoint.pt is not a checkpoint of this project" in resume()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "length"), [("RNN", 10), ("RNN", 4), ("LSTM", 4), ("NumPyLSTM", 5)])
+def test_the_defaults_reach_near_perfect_accuracy(tmp_path, model, length):
+    done = train("--model_type", model, "--input_length", length, "--run_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["converged"] and result["test_accuracy"] >= 0.99
+    assert result["test_is_disjoint_from_training"] == (length == 10)
+
+
+@pytest.mark.slow
+def test_every_flag_changes_the_training(tmp_path, reference):
+    """One flag at a time, compared by the weights after the same few steps."""
+    base = contents(reference)[0]["model"]
+    changes = [
+        *(["--optimizer", name] for name in ("adam", "sgd", "momentum", "adagrad", "adadelta")),
+        *(["--init", name] for name in ("orthogonal", "identity")),
+        *(["--learning_rate", "0.01"], ["--max_norm", "0.01"], ["--seed", "1"], ["--batch_size", "17"]),
+        *(["--input_dim", "10"], ["--num_hidden", "17"], ["--num_classes", "11"], ["--input_length", "4"]),
+        *(["--model_type", "LSTM"], ["--train_steps", "59"]),
+    ]
+    seen = [base]
+    for number, words in enumerate(changes):
+        folder = tmp_path / str(number)
+        assert train(*SMALL, *words, "--run_dir", folder).returncode == 0, words
+        model = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+        for other in seen:
+            same = model.keys() == other.keys() and all(
+                model[key].shape == other[key].shape and torch.equal(model[key], other[key]) for key in model
+            )
+            assert not same, words
+        seen.append(model)
