@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import sys
+import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     content = path.read_bytes()
     try:
+        if bad := zipfile.ZipFile(io.BytesIO(content)).testzip():  # torch.load itself does not compare the checksums
+            raise ValueError(f"checksum of {bad}")
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged and foreign files
         raise CommandError(f"{os.path.relpath(path)} is damaged or not a checkpoint ({type(error).__name__})") from None

@@ -25,6 +25,7 @@ from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
 from common.machine import ROOT
 
+RUNS = ROOT / "runs" / "part1" / "sweep"
 NAME = "part1_accuracy_by_length"
 SETTINGS = {
     ("handout", "RNN"): {},
@@ -66,25 +67,18 @@ def sweep(args: Namespace) -> list[dict[str, Any]]:
         if family in args.families and model in args.models and T <= args.max_length
     ]
     plan.sort(key=lambda run: (run[3], run[2]))  # seed by seed, short lengths first: an early look at the whole curve
-    jobs = [
-        Job(
-            "part1/train.py",
-            args.runs / family / f"{model}_T{T}_seed{seed}",
-            {
-                "model_type": model,
-                "input_length": T - 1,
-                "seed": seed,
-                "patience": PATIENCE if T >= LONG else 0,
-                **SETTINGS[family, model],
-            },
-        )
-        for family, model, T, seed in plan
-    ]
+    results = run_jobs([training_job(*run, args.runs) for run in plan], args.jobs)
     rows = [
         {"family": family, "model": model, "T": T, "seed": seed, **result}
-        for (family, model, T, seed), result in zip(plan, run_jobs(jobs, args.jobs))
+        for (family, model, T, seed), result in zip(plan, results)
     ]
     return sorted(rows, key=lambda row: (row["family"], row["model"], row["T"], row["seed"]))
+
+
+def training_job(family: str, model: str, T: int, seed: int, runs: Path = RUNS) -> Job:
+    """The training run behind one point of a curve."""
+    arguments = {"model_type": model, "input_length": T - 1, "seed": seed, "patience": PATIENCE if T >= LONG else 0}
+    return Job("part1/train.py", runs / family / f"{model}_T{T}_seed{seed}", {**arguments, **SETTINGS[family, model]})
 
 
 def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list[float]]]:
@@ -123,7 +117,7 @@ def parse_arguments() -> Namespace:
     add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models (default: both)")
     add("--max_length", type=positive_int, default=100, help="leave out longer palindromes")
     add("--jobs", type=positive_int, default=1, help="runs at a time")
-    add("--runs", type=Path, default=ROOT / "runs" / "part1" / "sweep", help="where the runs' folders are")
+    add("--runs", type=Path, default=RUNS, help="where the runs' folders are")
     add("--draw_only", action="store_true", help="draw the figure from the committed results")
     return parser.parse_args()
 

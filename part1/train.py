@@ -37,17 +37,10 @@ from common.run_folder import RunFolder
 from part1.dataset import HeldOutPalindromes
 from part1.lstm import LSTM
 from part1.numpy_module import NumPyLSTM
+from part1.optimizers import OPTIMIZERS
 from part1.vanilla_rnn import VanillaRNN
 
 MODELS = {"RNN": VanillaRNN, "LSTM": LSTM, "NumPyLSTM": NumPyLSTM}
-OPTIMIZERS = {
-    "rmsprop": torch.optim.RMSprop,
-    "adam": torch.optim.Adam,
-    "sgd": torch.optim.SGD,
-    "momentum": lambda parameters, lr: torch.optim.SGD(parameters, lr, momentum=0.9),
-    "adagrad": torch.optim.Adagrad,
-    "adadelta": torch.optim.Adadelta,
-}
 NUM_VALIDATION, NUM_TEST = 2_000, 10_000
 CONVERGED_ACCURACY, CONVERGED_TIMES = 0.995, 3
 COLUMNS = (

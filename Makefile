@@ -1,0 +1,47 @@
+# Every target makes its own environment in .venv, so that a fresh clone needs one command.
+PYTHON ?= python3
+PY := .venv/bin/python
+JOBS ?= 2
+ifneq ($(wildcard ../shared/data),)
+export DATA_DIR ?= $(abspath ../shared/data)
+endif
+
+.PHONY: demo test test-all lint experiments figures bench clean
+
+demo: .venv/core          ## train the main job: an RNN on palindromes of 11 digits
+	$(PY) part1/train.py --model_type RNN --input_length 10
+
+test: .venv/test          ## the fast tests
+	$(PY) -m pytest -m "not slow"
+
+test-all: .venv/test      ## all tests
+	$(PY) -m pytest
+
+lint: .venv/test
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+experiments: .venv/core   ## every run behind report/results/, resumable
+	$(PY) part1/sweep.py --jobs $(JOBS)
+	$(PY) part1/gradient_flow.py --jobs $(JOBS)
+	$(PY) part1/compare_optimizers.py --jobs $(JOBS)
+
+figures: .venv/core       ## report/figures/ from report/results/
+	$(PY) part1/sweep.py --draw_only
+	$(PY) part1/gradient_flow.py --draw_only
+	$(PY) part1/compare_optimizers.py --draw_only
+
+bench: .venv/core         ## speed beside what a user would take instead
+	$(PY) benchmarks/part1.py
+
+clean:
+	rm -rf .venv
+
+.venv/core: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/test: .venv/core
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@

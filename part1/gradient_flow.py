@@ -1,0 +1,136 @@
+"""How far the gradient travels back through time: the norm of dL/dh(t) against t (question 1.1).
+
+    python part1/gradient_flow.py --jobs 2
+
+The loss L looks at the last step only, so dL/dh(t) is what backpropagation carries from there to step t: for the RNN a
+product of T-1-t Jacobians diag(1 - h^2) W_hh. It is shown at initialisation and after training, for both models in both
+settings of `sweep.py`, whose runs are used where they are finished and trained where not. The result is
+report/results/part1_gradient_flow.csv, and the figure of the same name.
+"""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import ArgumentParser, positive_int, run_command
+from common.experiment import FIGURES, read_results, run_jobs, write_results
+from common.machine import seeded_generator
+from common.run_folder import load_checkpoint
+from part1.bptt import lstm_sequence, rnn_sequence
+from part1.dataset import draw_palindromes
+from part1.lstm import LSTM
+from part1.sweep import SETTINGS, training_job
+from part1.vanilla_rnn import VanillaRNN
+
+NAME = "part1_gradient_flow"
+LENGTHS = (10, 30, 60)
+SEEDS = (0, 1, 2)
+NUM_PALINDROMES = 500
+MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
+
+
+def main() -> None:
+    args = parse_arguments()
+    if not args.draw_only:
+        write_results(NAME, measure(args.jobs), seeds=SEEDS)
+    rows = read_results(NAME)
+    draw(rows)
+    for family, model in SETTINGS:
+        for T in LENGTHS:
+            mean = mean_norms(rows, family, model, T)
+            ratios = ", ".join(f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained"))
+            print(f"{family} {model}, T = {T}: |dL/dh(1)| / |dL/dh(T-1)| = {ratios}")
+    print(f"results and figure: {os.path.relpath(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+
+
+def measure(num_parallel: int) -> list[dict[str, Any]]:
+    """Return one row for each family, model, length, seed, moment and step t."""
+    plan = [(family, model, T, seed) for family, model in SETTINGS for T in LENGTHS for seed in SEEDS]
+    jobs = [training_job(*run) for run in plan]
+    run_jobs(jobs, num_parallel)
+    rows = []
+    for (family, name, T, seed), job in zip(plan, jobs):
+        checkpoint = load_checkpoint(job.run_dir / "checkpoint.pt")
+        settings = checkpoint["arguments"]
+        sizes = T, settings["input_dim"], settings["num_hidden"], settings["num_classes"], settings["batch_size"]
+        model = MODELS[name](*sizes, init=settings["init"], generator=seeded_generator(seed, "weights"))
+        palindromes = draw_palindromes(NUM_PALINDROMES, T, seeded_generator(seed, "gradient flow"))
+        for moment in ("initial", "trained"):
+            if moment == "trained":
+                model.load_state_dict(checkpoint["model"])
+            norms = state_gradients(model, palindromes).norm(dim=2).mean(dim=1)  # (T-1,), mean over palindromes
+            rows += [
+                {"family": family, "model": name, "T": T, "seed": seed, "moment": moment, "t": t, "norm": f"{norm:.5e}"}
+                for t, norm in enumerate(norms.tolist(), start=1)
+            ]
+    return rows
+
+
+def state_gradients(model: VanillaRNN | LSTM, palindromes: Tensor) -> Tensor:
+    """Return dL/dh(t) of every palindrome's own cross-entropy L, along all paths: (T-1, B, n) for (B, T) palindromes.
+
+    `bptt.py` hands out d_a[t] as the gradient of z(t), and h(t) acts on L through a(t+1) = z(t+1) + W h(t): so
+    dL/dh(t) = direct part + W^T d_a[t+1].
+    """
+    z = model.input_part(palindromes[:, :-1])
+    if isinstance(model, LSTM):
+        W, zeros = model.W_h, z.new_zeros(z.shape[1], model.W_h.shape[1])
+        h, _ = lstm_sequence(z, zeros, zeros, W)
+    else:
+        W = model.W_hh
+        h = rnn_sequence(z, z.new_zeros(z.shape[1:]), W)
+    logits = h[-1] @ model.W_ph.t() + model.b_p
+    loss = F.cross_entropy(logits, palindromes[:, -1], reduction="sum")  # a sum: each palindrome keeps its own gradient
+    d_h, d_a = torch.autograd.grad(loss, (h, z))
+    d_h = d_h.clone()
+    d_h[:-1] += d_a[1:] @ W.detach()
+    return d_h
+
+
+def mean_norms(rows: list[dict[str, Any]], family: str, model: str, T: int) -> dict[str, list[float]]:
+    """Return the geometric mean over seeds for t = 1 ... T-1, at both moments."""
+    curves = {}
+    for moment in ("initial", "trained"):
+        chosen = [r for r in rows if (r["family"], r["model"], r["T"], r["moment"]) == (family, model, T, moment)]
+        norms = torch.tensor([[r["norm"] for r in chosen if r["t"] == t] for t in range(1, T)], dtype=torch.float64)
+        curves[moment] = norms.clamp_min(1e-300).log().mean(dim=1).exp().tolist()
+    return curves
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw one panel for each model and setting; full lines after training, dotted ones before."""
+    from common.figure import COLOURS, new_figure, save_figure
+
+    figure, panels = new_figure(2, 2, sharex=True)
+    for axes, (family, model) in zip(panels, SETTINGS):
+        for colour, T in zip(COLOURS, LENGTHS):
+            for moment, style in (("initial", ":"), ("trained", "-")):
+                label = f"$T = {T}$" if moment == "trained" else None
+                axes.plot(range(1, T), mean_norms(rows, family, model, T)[moment], style, color=colour, label=label)
+        axes.set(yscale="log", title=f"{model}, {family}")
+    panels[0].plot([], [], ":", color="0.4", label="before training")
+    panels[0].legend()
+    for axes in panels[::2]:
+        axes.set_ylabel(r"$\|\partial \mathcal{L} / \partial h^{(t)}\|$")
+    for axes in panels[2:]:
+        axes.set_xlabel("step $t$")
+    save_figure(figure, FIGURES / NAME)
+
+
+def parse_arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time")
+    parser.add_argument("--draw_only", action="store_true", help="draw the figure from the committed results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)

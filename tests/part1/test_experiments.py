@@ -1,0 +1,105 @@
+"""The experiments' own computations: gradients of the states, optimizer paths, plans and figures."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from part1 import compare_optimizers, gradient_flow, sweep
+from part1.bptt import lstm_loop, rnn_loop
+from part1.dataset import draw_palindromes
+from part1.lstm import LSTM
+from part1.optimizers import OPTIMIZERS
+from part1.vanilla_rnn import VanillaRNN
+
+
+@pytest.mark.parametrize("Model", [VanillaRNN, LSTM])
+def test_state_gradients_equal_autograd_on_the_plain_loop(Model):
+    """There each h(t) is a tensor of its own, whose gradient autograd can be asked for."""
+    model = Model(8, 10, 6, 10, 5, generator=torch.Generator().manual_seed(0)).double()
+    palindromes = draw_palindromes(5, 8, torch.Generator().manual_seed(0))
+    z, zeros, states = model.input_part(palindromes[:, :-1]), torch.zeros(5, 6, dtype=torch.float64), []
+    h, c = zeros, zeros
+    for z_t in z:
+        if Model is LSTM:
+            (h,), c = lstm_loop(z_t.unsqueeze(0), h, c, model.W_h)
+        else:
+            (h,) = rnn_loop(z_t.unsqueeze(0), h, model.W_hh)
+        states.append(h)
+    for number, target in enumerate(palindromes[:, -1]):  # one palindrome's own loss at a time
+        loss = F.cross_entropy((h @ model.W_ph.t() + model.b_p)[number : number + 1], target.unsqueeze(0))
+        expected = torch.stack(torch.autograd.grad(loss, states, retain_graph=True))
+        assert not expected[:, [k for k in range(5) if k != number]].any()
+        found = gradient_flow.state_gradients(model, palindromes)[:, number]
+        torch.testing.assert_close(found, expected[:, number], rtol=0, atol=1e-12)
+
+
+def test_gradient_flow_averages_geometrically_over_seeds():
+    base = {"family": "handout", "model": "RNN", "T": 3}
+    rows = [
+        {**base, "seed": seed, "moment": moment, "t": t, "norm": norm * t}
+        for seed, norm in enumerate((1.0, 4.0))
+        for moment in ("initial", "trained")
+        for t in (1, 2)
+    ]
+    assert gradient_flow.mean_norms(rows, "handout", "RNN", 3) == {
+        "initial": pytest.approx([2.0, 4.0]),
+        "trained": pytest.approx([2.0, 4.0]),
+    }
+
+
+def test_sgd_path_is_the_one_of_the_formula():
+    """Along each axis of the valley SGD multiplies the distance by 1 - learning rate times curvature."""
+    points = compare_optimizers.path("sgd", 0.03)
+    for step, (x, y, f) in enumerate(points):
+        assert x == pytest.approx(-4 * 0.97**step, rel=1e-5)
+        assert y == pytest.approx((-0.5) ** step, rel=1e-5, abs=1e-9)
+        assert f == pytest.approx((x**2 + 50 * y**2) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_descends(name):
+    rows = [row for row in compare_optimizers.all_paths() if row["optimizer"] == name]
+    assert rows[-1]["f"] < 0.1 * rows[0]["f"]
+
+
+def test_adam_starts_with_steps_of_the_learning_rate():
+    """Bias correction: the first step has the size of the learning rate in every coordinate."""
+    (x_0, y_0, _), (x_1, y_1, _) = compare_optimizers.path("adam", 0.1)[:2]
+    assert (x_1 - x_0, y_1 - y_0) == pytest.approx((0.1, -0.1), rel=1e-4)
+
+
+def test_a_converged_run_keeps_its_last_loss():
+    losses = [(50 * k, 1.0 / k) for k in range(1, 11)]
+    expected = (sum(1 / k for k in range(1, 11)) + 20 * 0.1) / 30
+    assert compare_optimizers.mean_over_run(losses) == pytest.approx(expected)
+
+
+def test_a_sweep_job_is_the_command_a_reader_would_type(tmp_path):
+    job = sweep.training_job("tuned", "LSTM", 100, 2, tmp_path)
+    assert job.arguments["input_length"] == 99  # T counts the target digit
+    assert job.arguments["init"] == "chrono" and job.arguments["seed"] == 2
+    assert job.run_dir == tmp_path / "tuned" / "LSTM_T100_seed2"
+
+
+@pytest.mark.parametrize("script", [sweep, gradient_flow, compare_optimizers])
+def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "FIGURES", tmp_path)
+    monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
+    script.main()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pdf", ".png"}
+    assert "results and figure" in capsys.readouterr().out
+
+
+def test_sweep_averages_over_seeds_and_not_over_steps():
+    base = {"family": "handout", "model": "RNN"}
+    rows = [{**base, "T": T, "seed": s, "test_accuracy": a} for T, s, a in [(10, 0, 1.0), (5, 0, 0.5), (5, 1, 1.0)]]
+    assert sweep.by_curve(rows) == {("handout", "RNN"): {10: [1.0], 5: [0.5, 1.0]}}
+
+
+def test_the_tuned_family_reaches_99_percent_at_every_length():
+    """The committed results hold what the README says of them."""
+    from common.experiment import read_results
+
+    rows = [row for row in read_results(sweep.NAME) if row["family"] == "tuned"]
+    assert {(row["model"], row["T"]) for row in rows} == {(m, T) for m in ("RNN", "LSTM") for T in sweep.LENGTHS["tuned"]}
+    assert min(row["test_accuracy"] for row in rows) >= 0.99
