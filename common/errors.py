@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -54,6 +55,7 @@ def positive_float(text: str) -> float:
 
 def run_command(main: Callable[[], None]) -> None:
     """Run a script's `main` and leave the process with the right exit code."""
+    threading.excepthook = _thread_excepthook
     try:
         main()
     except CommandError as error:
@@ -69,6 +71,12 @@ def run_command(main: Callable[[], None]) -> None:
         return
     print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
     sys.exit(exit_code)
+
+
+def _thread_excepthook(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread of its own; where that fails, the main thread meets the same error and reports it."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 class StopRequest:

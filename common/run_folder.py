@@ -59,9 +59,17 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._tensorboard.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self._file.close()
+            self._tensorboard.close()
+        except OSError as closing_error:
+            error = error or closing_error
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise CommandError(
+                f"{self} cannot be written: {reason}; its last checkpoint is whole, --resume goes on from it"
+            ) from None
 
     def log(self, step: int, **values: float) -> None:
         """Add one row to metrics.csv and to TensorBoard; a column that is not given stays empty."""

@@ -114,58 +114,66 @@ def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_
     assert_same_run(tmp_path / "module", reference)
 
 
-# A process that has imported the training script once and then forks it again and again, so that many kills cost little.
-# Each child trains until it is killed: at its k-th durable write (just before or after), or at a random moment.
+# A process that has imported everything once and then forks itself again and again, so that many kills cost little. A child
+# trains until it is killed, by itself at its k-th durable write or by its parent at a random moment; the next one resumes.
 KILLER = """
 import os, random, signal, sys, time
-import part1.train
+import common.figure, part1.train, torch.utils.tensorboard
 
-folder, mode, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-words = sys.argv[4:]
-random.seed(number)
-kills = 0
-while True:
+def train(folder, words, resume, kill_at_write=0):
+    calls = 0
+    for name in ("fsync", "replace"):
+        def counted(*arguments, real=getattr(os, name)):
+            nonlocal calls
+            calls += 1
+            if calls == kill_at_write:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(*arguments)
+        setattr(os, name, counted)
+    sys.argv = ["part1/train.py", *words, "--run_dir", folder, *(["--resume"] if resume else [])]
+    part1.train.main()
+
+def fork(seconds, *arguments):
     child = os.fork()
     if not child:
-        if mode == "write":
-            calls = 0
-            for name in ("fsync", "replace"):
-                def counted(*arguments, real=getattr(os, name)):
-                    global calls
-                    calls += 1
-                    if calls == number and kills == 0:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    real(*arguments)
-                setattr(os, name, counted)
-        sys.argv = ["part1/train.py", *words, "--run_dir", folder, *(["--resume"] if kills else [])]
-        part1.train.main()
+        train(*arguments)
         os._exit(0)
-    if mode == "random" and kills < number:
-        time.sleep(random.uniform(0, 0.5))
+    if seconds:
+        time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status):
-        print(kills)
+    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
         sys.exit(os.WEXITSTATUS(status))
-    if not os.path.isdir(folder):
-        os.mkdir(folder)  # killed before it had a folder: --resume wants one
-    kills += 1
+    return os.WIFSIGNALED(status)
+
+mode, folder, *words = sys.argv[1:]
+if mode == "random":
+    random.seed(0)
+    kills = sum(fork(random.uniform(0.01, 0.5), folder, words, os.path.isdir(folder)) for _ in range(40))
+    fork(0, folder, words, True)
+else:
+    kills = 0
+    while fork(0, f"{folder}/{kills + 1}", words, False, kills + 1):
+        kills += 1
+        fork(0, f"{folder}/{kills}", words, True)
+print(kills)
 """
 
 
-def train_under_fire(folder, mode, number, *words):
-    command = [sys.executable, "-c", KILLER, str(folder), mode, str(number), *words]
+def train_under_fire(mode, folder, *words):
+    """Return how often training was killed before it came to its end."""
+    command = [sys.executable, "-c", KILLER, mode, str(folder), *words]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("number", range(1, 15))
-def test_killed_at_every_write(reference, tmp_path, number):
-    """The durable writes are: 1-2 config, 3-4 metrics, then per checkpoint 1 for the metrics and 2 for itself, result last."""
-    assert train_under_fire(tmp_path / "run", "write", number, *SMALL) == 1
-    assert_same_run(tmp_path / "run", reference)
-    assert not list((tmp_path / "run").glob(".*.tmp"))
+def test_killed_at_every_write(reference, tmp_path):
+    """Two durable writes each for config, metrics and result, and three for each of the three checkpoints (metrics first)."""
+    assert train_under_fire("write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
+    for number in range(1, 16):
+        assert_same_run(tmp_path / str(number), reference)
+        assert not list((tmp_path / str(number)).glob(".*.tmp"))
 
 
 @pytest.mark.slow
@@ -174,7 +182,7 @@ def test_killed_at_random_moments(tmp_path, model):
     words = ["--model_type", model, "--input_length", "8", "--num_hidden", "32", "--train_steps", "400", "--optimizer", "adam"]
     words += ["--eval_every", "25"]
     assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
-    assert train_under_fire(tmp_path / "killed", "random", 40, *words) == 40
+    assert train_under_fire("random", tmp_path / "killed", *words) > 5
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
@@ -220,7 +228,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     error = one_line(train(*words, preexec_fn=limit))
-    assert "File too large" in error
+    assert "cannot be written: File too large; its last checkpoint is whole" in error
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] > 0 and checkpoint["step"] % 20 == 0
     assert not list(tmp_path.glob(".*.tmp"))
