@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from common.errors import CommandError
-from common.machine import ROOT, provenance
+from common.machine import ROOT, provenance, short_path
 from common.run_folder import write_atomically
 
 RESULTS, FIGURES = ROOT / "report" / "results", ROOT / "report" / "figures"
@@ -72,7 +72,7 @@ def read_results(name: str) -> list[dict[str, Any]]:
     """
     path = RESULTS / f"{name}.csv"
     if not path.exists():
-        raise CommandError(f"{os.path.relpath(path)} does not exist: run the experiment without --draw_only first")
+        raise CommandError(f"{short_path(path)} does not exist: run the experiment without --draw_only first")
     with open(path, newline="", encoding="utf-8") as file:
         return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -84,7 +84,7 @@ def _finished_result(job: Job) -> dict[str, Any] | None:
     for name, value in job.arguments.items():
         if config["arguments"].get(name) != value:
             raise CommandError(
-                f"{os.path.relpath(job.run_dir)} holds a run with --{name} {config['arguments'].get(name)}, not {value}: "
+                f"{short_path(job.run_dir)} holds a run with --{name} {config['arguments'].get(name)}, not {value}: "
                 "move it away to run this experiment anew"
             )
     return json.loads((job.run_dir / "result.json").read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def _run(job: Job, num_parallel: int) -> dict[str, Any]:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CommandError(f"the run in {os.path.relpath(job.run_dir)} ended with exit code {done.returncode}: {reason}")
+        raise CommandError(f"the run in {short_path(job.run_dir)} ended with exit code {done.returncode}: {reason}")
     return json.loads((job.run_dir / "result.json").read_text(encoding="utf-8"))
 
 

@@ -1,5 +1,6 @@
 """The machine a run meets: its device, its random streams, its versions."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -35,6 +36,12 @@ def seeded_generator(seed: int, stream: str) -> torch.Generator:
     """Return a CPU generator for one purpose, so that the streams of a run (weights, data, ...) do not touch each other."""
     state = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
+
+
+def short_path(path: str | Path) -> str:
+    """Return how to name a path to the user: relative to where they stand, if that is in the repository like the path."""
+    path = Path(path).resolve()
+    return os.path.relpath(path) if path.is_relative_to(ROOT) and Path.cwd().is_relative_to(ROOT) else str(path)
 
 
 def provenance() -> dict[str, object]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from common.errors import CommandError
-from common.machine import ROOT, provenance
+from common.machine import ROOT, provenance, short_path
 
 # Arguments that may differ between a run and its resumption: none of them changes a step.
 FREE_ARGUMENTS = {"run_dir", "resume", "device", "train_steps"}
@@ -54,7 +54,7 @@ class RunFolder:
         self._open_logs(last_step=self.checkpoint["step"] if self.checkpoint else 0)
 
     def __str__(self) -> str:
-        return os.path.relpath(self.path)
+        return short_path(self.path)
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -149,9 +149,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError(f"checksum of {bad}")
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for damaged and foreign files
-        raise CommandError(f"{os.path.relpath(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
+        raise CommandError(f"{short_path(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
-        raise CommandError(f"{os.path.relpath(path)} is not a checkpoint of this project")
+        raise CommandError(f"{short_path(path)} is not a checkpoint of this project")
     return checkpoint
 
 
@@ -189,5 +189,5 @@ def _default_path(name: str, resume: bool) -> Path:
     if not resume:
         return path
     if last is None:
-        raise CommandError(f"{os.path.relpath(path)} does not exist: there is no run to resume")
+        raise CommandError(f"{short_path(path)} does not exist: there is no run to resume")
     return last

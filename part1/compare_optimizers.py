@@ -12,7 +12,6 @@ part1_optimizer_paths.csv; the figures have the same names.
 """
 
 import math
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -25,7 +24,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
-from common.machine import ROOT
+from common.machine import ROOT, short_path
 from common.run_folder import read_metrics
 from part1.optimizers import OPTIMIZERS
 
@@ -62,7 +61,7 @@ def main() -> None:
         steps, loss = mean(row["step"] for row in last), mean(row["validation_loss"] for row in last)
         print(f"{name}: learning rate {rows[0]['learning_rate']:g}, validation loss {loss:.3f} after {steps:.0f} steps;")
         print(f"    in the valley: learning rate {end['learning_rate']:.2g}, f = {end['f']:.1e} after {PATH_STEPS} steps")
-    print(f"results and figures: {os.path.relpath(FIGURES)}/{CURVES}.pdf and {PATHS}.pdf, report/results/ likewise")
+    print(f"results and figures: {short_path(FIGURES)}/{CURVES}.pdf and {PATHS}.pdf, report/results/ likewise")
 
 
 def train_all(num_parallel: int) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:

@@ -8,7 +8,6 @@ settings of `sweep.py`, whose runs are used where they are finished and trained 
 report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -22,7 +21,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import FIGURES, read_results, run_jobs, write_results
-from common.machine import seeded_generator
+from common.machine import seeded_generator, short_path
 from common.run_folder import load_checkpoint
 from part1.bptt import lstm_sequence, rnn_sequence
 from part1.dataset import draw_palindromes
@@ -48,7 +47,7 @@ def main() -> None:
             mean = mean_norms(rows, family, model, T)
             ratios = ", ".join(f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained"))
             print(f"{family} {model}, T = {T}: |dL/dh(1)| / |dL/dh(T-1)| = {ratios}")
-    print(f"results and figure: {os.path.relpath(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+    print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
 
 
 def measure(num_parallel: int) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ Interrupt it at will: finished runs are kept, the others resumed. The result is 
 one row a run, and the figure of the same name.
 """
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -23,7 +22,7 @@ if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
-from common.machine import ROOT
+from common.machine import ROOT, short_path
 
 RUNS = ROOT / "runs" / "part1" / "sweep"
 NAME = "part1_accuracy_by_length"
@@ -54,7 +53,7 @@ def main() -> None:
     for (family, model), lengths in by_curve(rows).items():
         means = ", ".join(f"{T}: {mean(lengths[T]):.3f}" for T in sorted(lengths))
         print(f"{family} {model}, mean accuracy by length: {means}")
-    print(f"results and figure: {os.path.relpath(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+    print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
 
 
 def sweep(args: Namespace) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
@@ -248,9 +247,3 @@ def test_figures_are_written_twice_and_the_same_each_time(tmp_path):
         save_figure(figure, tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {"first.pdf", "first.png", "second.pdf", "second.png"}
     assert (tmp_path / "first.pdf").read_bytes() == (tmp_path / "second.pdf").read_bytes()
-
-
-def test_common_imports_no_part():
-    for path in (ROOT / "common").glob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert not any(f"{word} part{k}" in text for word in ("import", "from") for k in range(1, 5)), Path(path).name

@@ -67,8 +67,10 @@ def run_probe(pytestconfig):
             except subprocess.TimeoutExpired:
                 return f"no answer within {timeout:g} s"
             finally:  # whatever it has started ends with it
-                with suppress(OSError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                if os.name == "posix":
+                    with suppress(OSError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
                 process.wait()
             return verdict.read_text(encoding="utf-8") if verdict.exists() else f"died without an answer, exit status {status}"
 

@@ -80,12 +80,14 @@ def test_to_torch_computes_the_same_values_and_gradients(Model):
     model = build(Model, 10).double()
     recurrence, output = model.to_torch()
     assert type(recurrence) is LIBRARY[Model]
-    x = F.one_hot(digits(6, 9).long(), 10).double()
-    logits, expected = model(x), output(recurrence(x.transpose(0, 1))[0][-1])
+    x = F.one_hot(digits(6, 9).long(), 10).double().requires_grad_()
+    x_too = x.detach().clone().requires_grad_()
+    logits, expected = model(x), output(recurrence(x_too.transpose(0, 1))[0][-1])
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
     target = torch.arange(6)
     F.cross_entropy(logits, target).backward()
     F.cross_entropy(expected, target).backward()
+    torch.testing.assert_close(x.grad, x_too.grad, rtol=0, atol=1e-10)
     theirs = Model.from_torch(*_gradients_as_weights(recurrence, output))
     ours = dict(model.named_parameters())
     for name, gradient in theirs.named_parameters():
