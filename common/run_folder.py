@@ -48,6 +48,7 @@ class RunFolder:
         if not args.resume and (self.path / "checkpoint.pt").exists():
             raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
         self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "result.json").unlink(missing_ok=True)  # what a resumed run adds comes before its result
         if not self.checkpoint:
             config = {"arguments": vars(args), **provenance()}
             write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())

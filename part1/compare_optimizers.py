@@ -39,7 +39,7 @@ LEARNING_RATES = {
     "adadelta": (0.3, 1.0, 3.0),
 }
 SEEDS = (0, 1, 2)
-SETTINGS = {"model_type": "RNN", "input_length": 9, "train_steps": 1_500, "eval_every": 50}
+SETTINGS = {"model_type": "RNN", "input_length": 9, "train_steps": 1_000, "eval_every": 50}
 CURVATURE = torch.tensor([1.0, 50.0])
 START, PATH_STEPS = (-4.0, 1.0), 40
 PATH_LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 9)]  # 1e-4 ... 100
