@@ -45,28 +45,40 @@ LONG, PATIENCE = 30, 3_000
 
 def main() -> None:
     args = parse_arguments()
-    if not args.draw_only:
-        rows = sweep(args)
-        write_results(NAME, rows, seeds=sorted({row["seed"] for row in rows}), training_seconds=sum(r["seconds"] for r in rows))
-    rows = read_results(NAME)
-    draw(rows)
+    if args.draw_only:
+        rows = read_results(NAME)
+    else:
+        plan = full_plan()
+        chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
+        rows = sweep(chosen, args.runs, args.jobs)
+        if len(chosen) == len(plan):
+            write_results(
+                NAME, rows, seeds=sorted({row["seed"] for row in rows}), training_seconds=sum(r["seconds"] for r in rows)
+            )
     for (family, model), lengths in by_curve(rows).items():
         means = ", ".join(f"{T}: {mean(lengths[T]):.3f}" for T in sorted(lengths))
         print(f"{family} {model}, mean accuracy by length: {means}")
-    print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+    if args.draw_only or len(chosen) == len(plan):
+        draw(rows)
+        print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
+    else:
+        print(f"{len(chosen)} of {len(plan)} runs: the results file is written by the whole sweep only")
 
 
-def sweep(args: Namespace) -> list[dict[str, Any]]:
-    """Run what is not finished yet and return one row a run."""
+def full_plan() -> list[tuple[str, str, int, int]]:
+    """Return (family, model, T, seed) of every run: seed by seed, short lengths first, for an early look at whole curves."""
     plan = [
         (family, model, T, seed)
         for family, model in SETTINGS
         for T in sorted({*LENGTHS[family], *FALLING.get((family, model), ())})
         for seed in range(NUM_SEEDS_FALLING if T in FALLING.get((family, model), ()) else NUM_SEEDS)
-        if family in args.families and model in args.models and T <= args.max_length
     ]
-    plan.sort(key=lambda run: (run[3], run[2]))  # seed by seed, short lengths first: an early look at the whole curve
-    results = run_jobs([training_job(*run, args.runs) for run in plan], args.jobs)
+    return sorted(plan, key=lambda run: (run[3], run[2]))
+
+
+def sweep(plan: list[tuple[str, str, int, int]], runs: Path, num_parallel: int) -> list[dict[str, Any]]:
+    """Run what is not finished yet and return one row a run."""
+    results = run_jobs([training_job(*run, runs) for run in plan], num_parallel)
     rows = [
         {"family": family, "model": model, "T": T, "seed": seed, **result}
         for (family, model, T, seed), result in zip(plan, results)

@@ -81,6 +81,18 @@ def test_a_sweep_job_is_the_command_a_reader_would_type(tmp_path):
     assert job.run_dir == tmp_path / "tuned" / "LSTM_T100_seed2"
 
 
+def test_the_sweep_has_enough_seeds_and_lengths():
+    plan = sweep.full_plan()
+    assert len(plan) == len(set(plan))
+    for family, model in sweep.SETTINGS:
+        seeds = {}
+        for run_family, run_model, T, seed in plan:
+            if (run_family, run_model) == (family, model):
+                seeds.setdefault(T, []).append(seed)
+        assert all(number == list(range(len(number))) and len(number) in (3, 5) for number in seeds.values())
+        assert set(range(5, 65, 5)) <= set(seeds) if family == "handout" else max(seeds) == 100
+
+
 @pytest.mark.parametrize("script", [sweep, gradient_flow, compare_optimizers])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "FIGURES", tmp_path)
@@ -100,6 +112,6 @@ def test_the_tuned_family_reaches_99_percent_at_every_length():
     """The committed results hold what the README says of them."""
     from common.experiment import read_results
 
-    rows = [row for row in read_results(sweep.NAME) if row["family"] == "tuned"]
-    assert {(row["model"], row["T"]) for row in rows} == {(m, T) for m in ("RNN", "LSTM") for T in sweep.LENGTHS["tuned"]}
-    assert min(row["test_accuracy"] for row in rows) >= 0.99
+    rows = read_results(sweep.NAME)
+    assert {(row["family"], row["model"], row["T"], row["seed"]) for row in rows} == set(sweep.full_plan())
+    assert min(row["test_accuracy"] for row in rows if row["family"] == "tuned") >= 0.99
