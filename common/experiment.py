@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from common.errors import CommandError
+from common.errors import ArgumentParser, CommandError, positive_int
 from common.machine import ROOT, provenance, short_path
 from common.run_folder import write_atomically
 
@@ -24,6 +24,14 @@ class Job(NamedTuple):
     script: str
     run_dir: Path
     arguments: dict[str, Any]
+
+
+def experiment_parser(description: str) -> ArgumentParser:
+    """Return a parser with the two arguments that every experiment has: `jobs` and `draw_only`."""
+    parser = ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time")
+    parser.add_argument("--draw_only", action="store_true", help="draw the figures from the committed results")
+    return parser
 
 
 def run_jobs(jobs: list[Job], num_parallel: int) -> list[dict[str, Any]]:

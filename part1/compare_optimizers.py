@@ -13,7 +13,6 @@ part1_optimizer_paths.csv; the figures have the same names.
 
 import math
 import sys
-from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -22,8 +21,8 @@ import torch
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, positive_int, run_command
-from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
+from common.errors import run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
 from common.run_folder import read_metrics
 from part1.optimizers import OPTIMIZERS
@@ -46,7 +45,7 @@ PATH_LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 9)]  # 1e-4 ... 100
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
         curves, grid = train_all(args.jobs)
         write_results(CURVES, curves, seeds=SEEDS, settings=SETTINGS, mean_validation_loss=grid)
@@ -170,13 +169,6 @@ def draw_paths(rows: list[dict[str, Any]]) -> None:
     for axes in panels[::3]:
         axes.set_ylabel("$y$")
     save_figure(figure, FIGURES / PATHS)
-
-
-def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time")
-    parser.add_argument("--draw_only", action="store_true", help="draw the figures from the committed results")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

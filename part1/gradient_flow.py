@@ -9,7 +9,6 @@ report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from torch.nn import functional as F
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, positive_int, run_command
-from common.experiment import FIGURES, read_results, run_jobs, write_results
+from common.errors import run_command
+from common.experiment import FIGURES, experiment_parser, read_results, run_jobs, write_results
 from common.machine import seeded_generator, short_path
 from common.run_folder import load_checkpoint
 from part1.bptt import lstm_sequence, rnn_sequence
@@ -37,7 +36,7 @@ MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
         write_results(NAME, measure(args.jobs), seeds=SEEDS)
     rows = read_results(NAME)
@@ -122,13 +121,6 @@ def draw(rows: list[dict[str, Any]]) -> None:
     for axes in panels[2:]:
         axes.set_xlabel("step $t$")
     save_figure(figure, FIGURES / NAME)
-
-
-def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time")
-    parser.add_argument("--draw_only", action="store_true", help="draw the figure from the committed results")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from typing import Any
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, positive_int, run_command
-from common.experiment import FIGURES, Job, read_results, run_jobs, write_results
+from common.errors import positive_int, run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
 
 RUNS = ROOT / "runs" / "part1" / "sweep"
@@ -122,14 +122,12 @@ def draw(rows: list[dict[str, Any]]) -> None:
 
 
 def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser = experiment_parser(__doc__)
     add = parser.add_argument
     add("--families", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), help="which curves (default: both)")
     add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models (default: both)")
     add("--max_length", type=positive_int, default=100, help="leave out longer palindromes")
-    add("--jobs", type=positive_int, default=1, help="runs at a time")
     add("--runs", type=Path, default=RUNS, help="where the runs' folders are")
-    add("--draw_only", action="store_true", help="draw the figure from the committed results")
     return parser.parse_args()
 
 
