@@ -20,7 +20,8 @@ class VanillaRNN(nn.Module):
     """Equations 1 and 2; takes any batch size and any length.
 
     Args:
-        seq_length, batch_size: kept for the handout's signature, not used.
+        seq_length: T, the palindrome's length; used only by `init="orthogonal"`.
+        batch_size: kept for the handout's signature, not used.
         input_dim: d, size of an input vector; 1 feeds the digit as a number, 10 as a one-hot vector.
         num_hidden: n, size of the state.
         num_classes: K, number of logits.
@@ -51,7 +52,7 @@ class VanillaRNN(nn.Module):
         self.b_h = nn.Parameter(torch.empty(num_hidden))
         self.W_ph = nn.Parameter(torch.empty(num_classes, num_hidden))
         self.b_p = nn.Parameter(torch.empty(num_classes))
-        self.reset_parameters(init, generator)
+        self.reset_parameters(init, generator, seq_length)
         self.to(device)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,11 +73,12 @@ class VanillaRNN(nn.Module):
         return torch.addmm(self.b_h, vectors.flatten(0, 1), self.W_hx.t()).unflatten(0, vectors.shape[:2])
 
     @torch.no_grad()
-    def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None) -> None:
+    def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1) -> None:
         """Draw all parameters anew.
 
         * default: uniform in +-1/sqrt(n), as UvA 2021 prescribes.
-        * orthogonal: W_hh a random rotation, so that a signal keeps its length while tanh is near linear; b_h zero.
+        * orthogonal: W_hh a random rotation, which keeps a signal's length where tanh is near linear. To stay there the state,
+          a sum of T rotated inputs that grows with sqrt(T), gets W_hx / sqrt(T); b_h zero.
         * identity: W_hh = I, a state that copies itself (Le et al. 2015, who pair it with ReLU); b_h zero.
         """
         if init not in self.INITS:
@@ -84,9 +86,12 @@ class VanillaRNN(nn.Module):
         n = self.W_hh.shape[0]
         for parameter in self.parameters():
             parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
+        if init == "orthogonal":
+            self.W_hh.copy_(random_orthogonal(n, generator))
+            self.W_hx /= seq_length**0.5
+        if init == "identity":
+            self.W_hh.copy_(torch.eye(n))
         if init != "default":
-            W_hh = random_orthogonal(n, generator) if init == "orthogonal" else torch.eye(n)
-            self.W_hh.copy_(W_hh)
             self.b_h.zero_()
 
     def to_torch(self) -> tuple[nn.RNN, nn.Linear]:

@@ -177,6 +177,14 @@ def test_orthogonal_init_keeps_lengths(Model):
         torch.testing.assert_close(W @ W.t(), torch.eye(16), rtol=0, atol=1e-5)
 
 
+def test_orthogonal_init_keeps_the_state_where_tanh_is_linear():
+    """Whatever the length: before training, no unit of the last state is near saturation."""
+    for T in (10, 400):
+        model = VanillaRNN(T, 10, 128, 10, 1, init="orthogonal", generator=torch.Generator().manual_seed(0))
+        last = model.states(digits(50, T - 1))[-1]
+        assert last.abs().max() < 0.3 and last.norm(dim=1).mean() > 0.1, T
+
+
 def test_identity_init():
     model = build(VanillaRNN, init="identity")
     assert torch.equal(model.W_hh.detach(), torch.eye(16)) and not model.b_h.any()
