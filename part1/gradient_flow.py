@@ -60,6 +60,7 @@ def measure(num_parallel: int) -> list[dict[str, Any]]:
         settings = checkpoint["arguments"]
         sizes = T, settings["input_dim"], settings["num_hidden"], settings["num_classes"], settings["batch_size"]
         model = MODELS[name](*sizes, init=settings["init"], generator=seeded_generator(seed, "weights"))
+        model.double()  # what vanishes falls below float32
         palindromes = draw_palindromes(NUM_PALINDROMES, T, seeded_generator(seed, "gradient flow"))
         for moment in ("initial", "trained"):
             if moment == "trained":
@@ -99,7 +100,7 @@ def mean_norms(rows: list[dict[str, Any]], family: str, model: str, T: int) -> d
     for moment in ("initial", "trained"):
         chosen = [r for r in rows if (r["family"], r["model"], r["T"], r["moment"]) == (family, model, T, moment)]
         norms = torch.tensor([[r["norm"] for r in chosen if r["t"] == t] for t in range(1, T)], dtype=torch.float64)
-        curves[moment] = norms.clamp_min(1e-300).log().mean(dim=1).exp().tolist()
+        curves[moment] = norms.log().mean(dim=1).exp().tolist()
     return curves
 
 
