@@ -13,7 +13,10 @@ except ModuleNotFoundError:  # Python 3.10
     tomllib = None
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/*.py") if 'if __name__ == "__main__"' in path.read_text())
+MODULES = [*ROOT.glob("part*/*.py"), *ROOT.glob("benchmarks/*.py")]
+SCRIPTS = sorted(
+    str(path.relative_to(ROOT)) for path in MODULES if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+)
 ARROWS = {"common": {"common"}, "part1": {"common", "part1"}}  # who may import whom
 
 
