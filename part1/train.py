@@ -98,7 +98,7 @@ def train(args: Namespace) -> None:
             last_accuracies=list(last_accuracies),
         )
 
-    saved_step = step
+    saved_step, began = step, time.perf_counter() - seconds
     progress = tqdm(total=args.train_steps, initial=step, desc=args.model_type, unit="step", disable=None, leave=False)
     with run, progress, StopRequest() as stop:
         while step < args.train_steps and times_good < CONVERGED_TIMES and step - lowest_step < (args.patience or math.inf):
@@ -125,7 +125,7 @@ def train(args: Namespace) -> None:
             accuracy = (logits.argmax(dim=1) == target).float().mean().item()
             last_accuracies.append(accuracy)
             elapsed = time.perf_counter() - started
-            seconds += elapsed
+            seconds = time.perf_counter() - began
             values = {
                 "loss": loss.item(),
                 "accuracy": accuracy,
