@@ -76,13 +76,16 @@ def read_results(name: str) -> list[dict[str, Any]]:
     """Return the rows of report/results/<name>.csv, numbers as numbers.
 
     Raises:
-        CommandError: the experiment has not been run.
+        CommandError: the experiment has not been run, or its file is empty.
     """
     path = RESULTS / f"{name}.csv"
     if not path.exists():
         raise CommandError(f"{short_path(path)} does not exist: run the experiment without --draw_only first")
     with open(path, newline="", encoding="utf-8") as file:
-        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+        rows = [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+    if not rows:
+        raise CommandError(f"{short_path(path)} holds no results: run the experiment without --draw_only again")
+    return rows
 
 
 def _finished_result(job: Job) -> dict[str, Any] | None:

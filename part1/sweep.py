@@ -20,7 +20,7 @@ from typing import Any
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import positive_int, run_command
+from common.errors import CommandError, positive_int, run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
 
@@ -50,6 +50,8 @@ def main() -> None:
     else:
         plan = full_plan()
         chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
+        if not chosen:
+            raise CommandError(f"the sweep has no palindromes of at most {args.max_length} digits: raise --max_length")
         rows = sweep(chosen, args.runs, args.jobs)
         if len(chosen) == len(plan):
             write_results(

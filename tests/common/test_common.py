@@ -235,6 +235,9 @@ def test_results_come_back_with_their_numbers(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "table.json").read_text())["seeds"] == [0]
     with pytest.raises(CommandError, match="does not exist"):
         read_results("other")
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(CommandError, match="holds no results"):
+        read_results("table")
 
 
 def test_figures_are_written_twice_and_the_same_each_time(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.errors import CommandError
 from part1 import compare_optimizers, gradient_flow, sweep
 from part1.bptt import lstm_loop, rnn_loop
 from part1.dataset import draw_palindromes
@@ -80,6 +81,12 @@ def test_a_sweep_job_is_the_command_a_reader_would_type(tmp_path):
     assert job.arguments["input_length"] == 99  # T counts the target digit
     assert job.arguments["init"] == "chrono" and job.arguments["seed"] == 2
     assert job.run_dir == tmp_path / "tuned" / "LSTM_T100_seed2"
+
+
+def test_a_sweep_without_runs_says_so(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sweep.py", "--max_length", "2"])
+    with pytest.raises(CommandError, match="at most 2 digits"):
+        sweep.main()
 
 
 def test_the_sweep_has_enough_seeds_and_lengths():
