@@ -22,7 +22,7 @@ def find_data(name: str, data_dir: str | None = None, url: str | None = None, sh
     Raises:
         CommandError: the file is not there and cannot be had, or is not the one expected.
     """
-    path = Path(data_dir or os.environ.get("DATA_DIR") or ROOT / "data") / name
+    path = data_path(name, data_dir)
     if path.is_file():
         return path
     if url is None:
@@ -39,3 +39,8 @@ def find_data(name: str, data_dir: str | None = None, url: str | None = None, sh
             f"{url} is not the expected file (its sha256 differs): put the right one at {path} by hand"
         ) from None
     return path
+
+
+def data_path(name: str, data_dir: str | None = None) -> Path:
+    """Return where a data file lies, whether it is there or not; arguments as for `find_data`."""
+    return Path(data_dir or os.environ.get("DATA_DIR") or ROOT / "data") / name

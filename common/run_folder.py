@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sys
 import zipfile
 from argparse import Namespace
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from common.errors import CommandError
 from common.machine import ROOT, provenance, short_path
 
-# Arguments that may differ between a run and its resumption: none of them changes a step.
-FREE_ARGUMENTS = {"run_dir", "resume", "device", "train_steps"}
+# Arguments that may differ between a run and its resumption: none of them changes a step. (A text or data folder may have
+# moved; whether its content is still the same, the part itself must check.)
+FREE_ARGUMENTS = {"run_dir", "resume", "device", "train_steps", "num_epochs", "txt_file", "poems", "data_dir"}
 
 
 class RunFolder:
@@ -35,6 +38,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         checkpoint: what `save_checkpoint` was given last, for a resumed run; else None.
+        saved_step: the step of checkpoint.pt, 0 while there is none.
 
     Raises:
         CommandError: the folder holds another run, or nothing that can be resumed.
@@ -50,9 +54,9 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "result.json").unlink(missing_ok=True)  # what a resumed run adds comes before its result
         if not self.checkpoint:
-            config = {"arguments": vars(args), **provenance()}
-            write_atomically(self.path / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        self._open_logs(last_step=self.checkpoint["step"] if self.checkpoint else 0)
+            self.write_json("config.json", {"arguments": vars(args), **provenance()})
+        self.saved_step = self.checkpoint["step"] if self.checkpoint else 0
+        self._open_logs(self.saved_step)
 
     def __str__(self) -> str:
         return short_path(self.path)
@@ -78,18 +82,40 @@ class RunFolder:
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
 
+    def log_text(self, step: int, tag: str, text: str) -> None:
+        """Add a text, in Markdown, to TensorBoard."""
+        self._tensorboard.add_text(tag, text, step)
+
+    def log_embedding(self, step: int, vectors: Tensor, names: list[str]) -> None:
+        """Add (K, d) vectors and their K names to TensorBoard's projector."""
+        shutil.rmtree(self.path / f"{step:05d}", ignore_errors=True)  # what a run that was killed here has left
+        self._tensorboard.add_embedding(vectors, names, global_step=step)
+
     def save_checkpoint(self, step: int, **state: Any) -> None:
         """Replace checkpoint.pt, after the logs up to this step are on disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._tensorboard.flush()
-        buffer = io.BytesIO()
-        torch.save({"step": step, "arguments": self.arguments, **state}, buffer)
-        write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
+        self._write_state("checkpoint.pt", step, state)
+        self.saved_step = step
+
+    def save_best(self, step: int, **state: Any) -> None:
+        """Replace best.pt: what later work loads, where the last weights are not the best."""
+        self._write_state("best.pt", step, state)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json; its presence says that the run is finished."""
-        write_atomically(self.path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+        self.write_json("result.json", result)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Replace a file of the folder."""
+        write_atomically(self.path / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def diverged(self, step: int, reason: str) -> CommandError:
+        """Return the error that ends a run whose loss is no number any more."""
+        kept = f"the checkpoint of step {self.saved_step:,} in {self} is kept"
+        kept = kept if self.saved_step else "no checkpoint had been written yet"
+        return CommandError(f"training diverged at step {step:,}: {reason}; {kept}; try a lower --learning_rate", exit_code=1)
 
     def read_metrics(self) -> dict[str, list[tuple[int, float]]]:
         """Return the (step, value) pairs of every column of metrics.csv."""
@@ -106,7 +132,7 @@ class RunFolder:
     def _load_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"
         if not path.exists():
-            ours = [".*.tmp", "config.json", "metrics.csv", "events.out.tfevents.*"]
+            ours = [".*.tmp", "config.json", "metrics.csv", "events.out.tfevents.*", "samples.json", "best.pt"]
             if self.path.is_dir() and all(any(file.match(pattern) for pattern in ours) for file in self.path.iterdir()):
                 return None  # killed before its first checkpoint: start again
             raise CommandError(f"{self} holds no run that could be resumed: leave --resume away to start one")
@@ -119,6 +145,11 @@ class RunFolder:
                     "resume it with its own arguments, or choose another --run_dir"
                 )
         return checkpoint
+
+    def _write_state(self, name: str, step: int, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save({"step": step, "arguments": self.arguments, **state}, buffer)
+        write_atomically(self.path / name, buffer.getvalue())
 
     def _open_logs(self, last_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second of import time, needed only once a run starts

@@ -119,7 +119,7 @@ class _LSTMSequence(torch.autograd.Function):
         T, B, n = z.shape[0], *h_0.shape
         gates = z.new_empty(T, B, 4 * n)
         g, i, f, o = gates.chunk(4, dim=-1)  # (T, B, n) each
-        h, c = z.new_empty(2, T + 1, B, n)  # h[t] is h(t), c[t] is c(t); index 0 the initial states
+        h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)  # h[t] is h(t), c[t] is c(t); index 0 the initial states
         tanh_c = z.new_empty(T, B, n)
         h[0], c[0] = h_0, c_0
         for t, (z_t, gates_t, g_t, i_t, f_t, o_t, ifo_t, tanh_c_t) in enumerate(
@@ -156,7 +156,7 @@ class _LSTMSequence(torch.autograd.Function):
         d_a_g, d_a_i, d_a_f, d_a_o = d_a.chunk(4, dim=-1)
         _tanh_backward(i, g, grad_input=d_a_g)
         _sigmoid_backward(g, i, grad_input=d_a_i)
-        _sigmoid_backward(c[:-1], f, grad_input=d_a_f)
+        _sigmoid_backward(c[:-1].to(f.dtype), f, grad_input=d_a_f)
         _sigmoid_backward(tanh_c, o, grad_input=d_a_o)
         dh_to_dc = torch.ops.aten.tanh_backward(o, tanh_c)
         d_a_gif = d_a[..., : 3 * n].unflatten(-1, (3, n))  # (T, B, 3, n): the three gates behind c(t)

@@ -114,9 +114,9 @@ class LSTM(nn.Module):
         lstm, output = nn.LSTM(d, n), nn.Linear(n, self.W_ph.shape[0])
         lstm.load_state_dict(
             {
-                "weight_ih_l0": _to_torch_order(self.W_x),
-                "weight_hh_l0": _to_torch_order(self.W_h),
-                "bias_ih_l0": _to_torch_order(self.b),
+                "weight_ih_l0": to_torch_order(self.W_x),
+                "weight_hh_l0": to_torch_order(self.W_h),
+                "bias_ih_l0": to_torch_order(self.b),
                 "bias_hh_l0": torch.zeros(4 * n),
             }
         )
@@ -136,9 +136,9 @@ class LSTM(nn.Module):
         b = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else torch.zeros(4 * lstm.hidden_size)
         model.load_state_dict(
             {
-                "W_x": _from_torch_order(lstm.weight_ih_l0),
-                "W_h": _from_torch_order(lstm.weight_hh_l0),
-                "b": _from_torch_order(b),
+                "W_x": from_torch_order(lstm.weight_ih_l0),
+                "W_h": from_torch_order(lstm.weight_hh_l0),
+                "b": from_torch_order(b),
                 "W_ph": output.weight,
                 "b_p": output.bias if output.bias is not None else torch.zeros(output.out_features),
             }
@@ -146,12 +146,13 @@ class LSTM(nn.Module):
         return model
 
 
-def _to_torch_order(stacked: Tensor) -> Tensor:
+def to_torch_order(stacked: Tensor) -> Tensor:
     """Reorder rows from the handout's g, i, f, o to torch.nn's i, f, g, o."""
     g, i, f, o = stacked.chunk(4)
     return torch.cat((i, f, g, o))
 
 
-def _from_torch_order(stacked: Tensor) -> Tensor:
+def from_torch_order(stacked: Tensor) -> Tensor:
+    """Reorder rows from torch.nn's i, f, g, o to the handout's g, i, f, o."""
     i, f, g, o = stacked.chunk(4)
     return torch.cat((g, i, f, o))

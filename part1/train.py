@@ -98,7 +98,7 @@ def train(args: Namespace) -> None:
             last_accuracies=list(last_accuracies),
         )
 
-    saved_step, began = step, time.perf_counter() - seconds
+    began = time.perf_counter() - seconds
     progress = tqdm(total=args.train_steps, initial=step, desc=args.model_type, unit="step", disable=None, leave=False)
     with run, progress, StopRequest() as stop:
         while step < args.train_steps and times_good < CONVERGED_TIMES and step - lowest_step < (args.patience or math.inf):
@@ -117,9 +117,7 @@ def train(args: Namespace) -> None:
             # away. The direction is kept. Vanishing gradients, the other half of the problem, are not helped by it.
             gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=args.max_norm)  # the norm before clipping
             if not (math.isfinite(loss.item()) and math.isfinite(gradient_norm.item())):
-                raise diverged(
-                    run, step, saved_step, f"the loss is {loss.item():g}, the gradient's norm {gradient_norm.item():g}"
-                )
+                raise run.diverged(step, f"the loss is {loss.item():g}, the gradient's norm {gradient_norm.item():g}")
             optimizer.step()
 
             accuracy = (logits.argmax(dim=1) == target).float().mean().item()
@@ -137,7 +135,7 @@ def train(args: Namespace) -> None:
             if evaluated:
                 validation_loss, validation_accuracy = evaluate(model, held_out.validation.to(device))
                 if not math.isfinite(validation_loss):
-                    raise diverged(run, step, saved_step, f"the validation loss is {validation_loss:g}")
+                    raise run.diverged(step, f"the validation loss is {validation_loss:g}")
                 times_good = times_good + 1 if validation_accuracy >= CONVERGED_ACCURACY else 0
                 if validation_loss < 0.99 * lowest_loss:
                     lowest_loss, lowest_step = validation_loss, step
@@ -147,7 +145,6 @@ def train(args: Namespace) -> None:
                 run.log(step, **values)
             if evaluated or stop.signal_number:
                 save()
-                saved_step = step
             progress.update()
             if stop.signal_number:
                 message = f"stopped at step {step:,}; go on with: {run.resume_command()}"
@@ -165,7 +162,9 @@ def train(args: Namespace) -> None:
                 "test_is_disjoint_from_training": held_out.exclusive,
             }
         )
-        draw_curves(run)
+        from common.figure import draw_curves  # matplotlib takes a second to import, needed only here
+
+        draw_curves(run.read_metrics(), "validation", run.path / "curves")
     print(
         f"{args.model_type}, palindromes of {args.input_length + 1} digits: accuracy {test_accuracy:.4f} on {NUM_TEST:,} "
         f"{'unseen' if held_out.exclusive else 'fresh'} ones ({sum(last_accuracies) / len(last_accuracies):.4f} on the last "
@@ -183,25 +182,6 @@ def evaluate(model: nn.Module, palindromes: Tensor) -> tuple[float, float]:
         loss += F.cross_entropy(logits, target, reduction="sum").item()
         correct += (logits.argmax(dim=1) == target).sum().item()
     return loss / len(palindromes), correct / len(palindromes)
-
-
-def diverged(run: RunFolder, step: int, saved_step: int, reason: str) -> CommandError:
-    kept = f"the checkpoint of step {saved_step:,} in {run} is kept" if saved_step else "no checkpoint had been written yet"
-    return CommandError(f"training diverged at step {step:,}: {reason}; {kept}; try a lower --learning_rate", exit_code=1)
-
-
-def draw_curves(run: RunFolder) -> None:
-    """Draw loss and accuracy against the step into the run's folder."""
-    from common.figure import new_figure, save_figure  # matplotlib takes a second to import, needed only here
-
-    metrics = run.read_metrics()
-    figure, (loss_axes, accuracy_axes) = new_figure(1, 2)
-    for axes, name in ((loss_axes, "loss"), (accuracy_axes, "accuracy")):
-        axes.plot(*zip(*metrics[name]), color="0.6", linewidth=0.8, label="training batch")
-        axes.plot(*zip(*metrics[f"validation_{name}"]), marker="o", label="validation")
-        axes.set(xlabel="training step", ylabel="cross-entropy (nats)" if name == "loss" else name)
-        axes.legend()
-    save_figure(figure, run.path / "curves")
 
 
 def parse_arguments() -> Namespace:

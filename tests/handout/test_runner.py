@@ -76,6 +76,49 @@ def test_a_broken_solution_fails_its_probe(tmp_path, run_probe, line, broken, na
     assert re.fullmatch(found, reason), reason
 
 
+MODEL = textwrap.dedent("""\
+    import torch
+    from torch import nn
+
+
+    class TextGenerationModel(nn.Module):
+        def __init__(self, args):
+            super().__init__()
+            self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
+            self.lstm = nn.LSTM(args.embedding_size, args.lstm_hidden_dim)
+            self.output = nn.Linear(args.lstm_hidden_dim, args.vocabulary_size)
+
+        def forward(self, x):
+            return self.output(self.lstm(self.embedding(x))[0])
+
+        def sample(self, batch_size=4, sample_length=30, temperature=0.0):
+            x = torch.randint(self.output.out_features, (1, batch_size))
+            while len(x) < sample_length:
+                p = self(x)[-1]
+                drawn = torch.multinomial((p / temperature).softmax(1), 1) if temperature else p.argmax(1, keepdim=True)
+                x = torch.cat((x, drawn.t()))
+            return x
+    """)
+FREQUENCIES = ("sampled_frequencies_match_the_softmax", "at temperature 0.5, .* is drawn with frequency .*")
+
+MODEL_CASES = {  # the same for part 2
+    "samples": (MODEL, MODEL, "samples_follow_the_model", "passed"),
+    "frequencies": (MODEL, MODEL, FREQUENCIES[0], "passed"),
+    "state not carried": ("self(x)", "self(x[-1:])", "samples_follow_the_model", "at temperature 0, character 3 of .*"),
+    "times temperature": ("p / temperature", "p * temperature", *FREQUENCIES),
+    "argmax at 0.5": ("if temperature", "if int(temperature)", *FREQUENCIES),
+    "one too many": ("< sample", "<= sample", "samples_have_their_shape", r"sample\(\) has shape \(31, 4\), not \(30, 4\)"),
+}
+
+
+@pytest.mark.parametrize(("line", "broken", "name", "found"), MODEL_CASES.values(), ids=MODEL_CASES)
+def test_a_broken_model_of_texts_fails_its_probe(tmp_path, run_probe, line, broken, name, found):
+    assert line in MODEL
+    (tmp_path / "model.py").write_text(MODEL.replace(line, broken), encoding="utf-8")
+    reason = run_probe("part2", name, submission=tmp_path)
+    assert re.fullmatch(found, reason), reason
+
+
 def test_the_folder_may_be_the_part_itself_and_has_to_exist(tmp_path, run_probe):
     (tmp_path / "lstm.py").write_text(LSTM, encoding="utf-8")
     assert run_probe("part1", "any_length", "LSTM", submission=tmp_path) == "passed"

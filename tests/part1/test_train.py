@@ -1,70 +1,33 @@
 """part1/train.py as its users meet it: a whole process, its closing line, its exit code and the folder it leaves."""
 
-import csv
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 from common.run_folder import read_metrics
+from tests.harness import (
+    ENVIRONMENT,
+    POSIX,
+    ROOT,
+    assert_same_run,
+    contents,
+    one_line,
+    run_script,
+    tensorboard_losses,
+    train_under_fire,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork, POSIX signals and limits")
 SMALL = ["--input_length", "3", "--num_hidden", "16", "--batch_size", "16", "--train_steps", "60", "--eval_every", "20"]
 
 
-def train(*words, cwd=ROOT, script="part1/train.py", **options):
-    command = [sys.executable, script, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **options)
-
-
-def contents(folder):
-    """What must be equal between two runs: all but times."""
-    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop("seconds")
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = [{key: text for key, text in row.items() if key != "examples_per_second"} for row in csv.DictReader(file)]
-    result = json.loads((folder / "result.json").read_text())
-    result.pop("seconds")
-    return checkpoint, rows, result
-
-
-def assert_same_run(folder, reference):
-    """Weights, optimizer state, random stream, metrics and result: bit for bit."""
-    for found, expected in zip(contents(folder), contents(reference)):
-        assert bits(found) == bits(expected)
-
-
-def bits(value):
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), tuple(value.shape), value.numpy().tobytes()
-    if isinstance(value, dict):
-        return {key: bits(item) for key, item in value.items()}
-    return [bits(item) for item in value] if isinstance(value, list) else value
-
-
-def tensorboard_losses(folder):
-    """The (step, loss) pairs that TensorBoard shows; it keeps float32."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return [(event.step, pytest.approx(event.value)) for event in events.Scalars("loss")]
-
-
-def one_line(done, exit_code=2):
-    """The one line that a failed command leaves on stderr."""
-    assert done.returncode == exit_code, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    return done.stderr
+def train(*words, script="part1/train.py", **options):
+    return run_script(script, *words, **options)
 
 
 @pytest.fixture(scope="module")
@@ -118,67 +81,10 @@ def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_
     assert_same_run(tmp_path / "module", reference)
 
 
-# A process that has imported everything once and then forks itself again and again, so that many kills cost little. A child
-# trains until it is killed, by itself at its k-th durable write or by its parent at a random moment; the next one resumes.
-KILLER = """
-import os, random, signal, sys, time
-import common.figure, part1.train, torch._dynamo, torch.utils.tensorboard
-
-def train(folder, words, resume, kill_at_write=0):
-    calls = 0
-    for name in ("fsync", "replace"):
-        def counted(*arguments, real=getattr(os, name)):
-            nonlocal calls
-            calls += 1
-            if calls == kill_at_write:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(*arguments)
-        setattr(os, name, counted)
-    sys.argv = ["part1/train.py", *words, "--run_dir", folder, *(["--resume"] if resume else [])]
-    part1.train.main()
-
-def fork(seconds, *arguments):
-    child = os.fork()
-    if not child:
-        train(*arguments)
-        os._exit(0)
-    if seconds:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        sys.exit(os.WEXITSTATUS(status))
-    return os.WIFSIGNALED(status)
-
-mode, folder, *words = sys.argv[1:]
-if mode == "random":
-    random.seed(0)
-    kills = 0  # those that found a checkpoint to resume from
-    for _ in range(40):
-        begun = os.path.exists(f"{folder}/checkpoint.pt")
-        kills += fork(random.uniform(0.05, 0.7), folder, words, os.path.isdir(folder)) and begun
-    fork(0, folder, words, True)
-else:
-    kills = 0
-    while fork(0, f"{folder}/{kills + 1}", words, False, kills + 1):
-        kills += 1
-        fork(0, f"{folder}/{kills}", words, True)
-print(kills)
-"""
-
-
-def train_under_fire(mode, folder, *words):
-    """Return how often training was killed ("random": how often of those it had been resumed)."""
-    command = [sys.executable, "-c", KILLER, mode, str(folder), *words]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
-
-
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
     """Two durable writes each for config, metrics and result, and three for each of the three checkpoints (metrics first)."""
-    assert train_under_fire("write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
+    assert train_under_fire("part1.train", "write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
     losses = [(step, float(loss.expected)) for step, loss in tensorboard_losses(reference)]
     for number in range(1, 16):
         assert_same_run(tmp_path / str(number), reference)
@@ -193,7 +99,7 @@ def test_killed_at_random_moments(tmp_path, model):
     words = ["--model_type", model, "--input_length", "8", "--num_hidden", "32", "--train_steps", "400", "--optimizer", "adam"]
     words += ["--eval_every", "25"]
     assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
-    assert train_under_fire("random", tmp_path / "killed", *words) > 5
+    assert train_under_fire("part1.train", "random", tmp_path / "killed", *words) > 5
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 

@@ -1,0 +1,1 @@
+"""Text: an LSTM that writes."""

@@ -1,0 +1,301 @@
+"""A text as one array of character numbers, and the batches that are cut from it.
+
+    dataset = TextDataset("assets/grimm.txt", seq_length=30)
+    inputs, targets = dataset[0]                      # (T,) and (T,): the targets are the inputs one character later
+
+`part2/train.py` takes whole batches: `RandomWindows`, the handout's way, or `ContiguousStreams`, where each batch goes on where
+the last one ended. Batch number k depends on the seed and on k alone, so that a resumed run needs no more than its step.
+"""
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if not __package__:  # imported from inside part2/, as graders do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import CommandError
+from common.machine import ROOT, short_path
+from common.run_folder import write_atomically
+
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for the held-out characters that the training text never shows
+MAX_HELD_OUT = 1_000_000  # characters: enough for a perplexity of four digits
+IN_MEMORY = 64 * 2**20  # bytes: a larger text is encoded to a file
+CHUNK = 2**20  # characters read at a time
+
+
+class Batch(NamedTuple):
+    """What the network reads and what it should say, time-first.
+
+    inputs: (T, B) int64 character numbers.
+    targets: (T, B) int64, the character after each input; IGNORED where there is none.
+    fresh: whether the state starts at zero; else it goes on from the batch before.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    fresh: bool
+
+
+IGNORED = -100  # the target that `F.cross_entropy` leaves out
+
+
+class TextDataset(torch.utils.data.Dataset):
+    """Windows of a text file, by the handout's names.
+
+    Args:
+        filename: a UTF-8 text.
+        seq_length: T, characters of a window.
+        step_size: distance between the windows that `random_select=False` numbers; len counts them in both cases.
+        random_select: an item is a window at a random place, drawn from torch's generator, and its number means nothing.
+
+    Raises:
+        CommandError: the file cannot be read as text, or is shorter than a window and one character.
+    """
+
+    def __init__(self, filename: str | Path, seq_length: int, step_size: int = 10, random_select: bool = True):
+        self.corpus = Corpus(filename)
+        self.seq_length, self.step_size, self.random_select = seq_length, step_size, random_select
+        self._last_start = _last_start(self.corpus.size, seq_length)
+
+    def __len__(self) -> int:
+        return -(-self._last_start // self.step_size) + 1  # the last window ends the text, even off the grid
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets, (T,) int64 each."""
+        if not -len(self) <= item < len(self):
+            raise IndexError(f"window {item} of {len(self)}")
+        if self.random_select:
+            start = int(torch.randint(self._last_start + 1, ()))
+        else:
+            start = min(item % len(self) * self.step_size, self._last_start)
+        inputs, targets = _cut(self.corpus.tokens, np.array([start]), self.seq_length)
+        return inputs[:, 0], targets[:, 0]
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.corpus.vocabulary)
+
+    def convert_to_string(self, char_ix: Tensor | list[int]) -> str:
+        """Return the text that a sequence of character numbers stands for."""
+        return "".join(self.corpus.vocabulary[int(index)] for index in char_ix)
+
+
+def text_collate_fn(batch: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return a data loader's batch of items as inputs and targets, time-first: (T, B) each."""
+    inputs, targets = zip(*batch)
+    return torch.stack(inputs, dim=1), torch.stack(targets, dim=1)
+
+
+class Corpus:
+    """A text file, encoded once: its vocabulary, sorted, and one small integer a character.
+
+    A byte order mark is dropped and every line end becomes a newline. With `held_out`, that share at the text's end is kept
+    from training: the vocabulary is that of the part before, and characters which only the tail has become UNKNOWN. A file
+    of more than 64 MiB is encoded into `data/encoded/` and mapped from there, so that memory does not grow with it.
+
+    Attributes:
+        vocabulary: the characters, in the order of their code points; a character's number is its place.
+        size: number of characters.
+        num_train: number of characters before the tail.
+        checksum: CRC-32 of the encoded text.
+
+    Raises:
+        CommandError: the file is missing, empty, or not UTF-8 text.
+    """
+
+    def __init__(self, filename: str | Path, held_out: float = 0.0):
+        self.path = Path(filename)
+        if not self.path.exists():
+            raise CommandError(f"{short_path(self.path)} does not exist")
+        stat = self.path.stat()
+        if stat.st_size <= IN_MEMORY:
+            self._survey(held_out)
+            self._tokens = np.concatenate(list(self._encode()))
+            self.checksum = zlib.crc32(self._tokens)
+            return
+        self._tokens = None
+        key = sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {held_out}".encode()).hexdigest()
+        self._file = ROOT / "data" / "encoded" / f"{key[:16]}.tokens"
+        notes = self._file.with_suffix(".json")
+        if notes.exists() and self._file.exists():
+            self.__dict__ |= json.loads(notes.read_text(encoding="utf-8"))
+            return
+        self._survey(held_out)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        temporary, self.checksum = self._file.with_suffix(f".{os.getpid()}"), 0
+        try:
+            with open(temporary, "wb") as file:
+                for tokens in self._encode():
+                    self.checksum = zlib.crc32(tokens, self.checksum)
+                    file.write(tokens)
+            os.replace(temporary, self._file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        found = {name: getattr(self, name) for name in ("vocabulary", "size", "num_train", "checksum")}
+        write_atomically(notes, json.dumps(found).encode())
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The encoded text, (size,). A mapped one is mapped anew each time: pages that were read do not pile up."""
+        return np.memmap(self._file, self._dtype, "r") if self._tokens is None else self._tokens
+
+    @property
+    def train(self) -> np.ndarray:
+        return self.tokens[: self.num_train]
+
+    @property
+    def tail(self) -> np.ndarray:
+        """The held-out tail and the one character before it, from which its first is predicted."""
+        return self.tokens[max(self.num_train - 1, 0) :]
+
+    @cached_property
+    def _dtype(self) -> type:
+        return np.min_scalar_type(len(self.vocabulary) - 1)
+
+    def _survey(self, held_out: float) -> None:
+        """Find the text's size, where the tail begins, and the vocabulary of what stands before it."""
+        first_place = np.full(sys.maxunicode + 1, -1)  # of each code point
+        self.size = 0
+        for codes in self._code_points():
+            if (first_place[codes] < 0).any():
+                found, places = np.unique(codes, return_index=True)
+                new = first_place[found] < 0
+                first_place[found[new]] = self.size + places[new]
+            self.size += len(codes)
+        if not self.size:
+            raise CommandError(f"{short_path(self.path)} is empty")
+        if first_place[0] >= 0:
+            raise CommandError(f"{short_path(self.path)} is no text: it holds a NUL character at place {first_place[0]:,}")
+        self.num_train = self.size - min(int(held_out * self.size), MAX_HELD_OUT)
+        known = {chr(code) for code in np.flatnonzero((first_place >= 0) & (first_place < self.num_train))}
+        if (first_place >= self.num_train).any():
+            known.add(UNKNOWN)
+        self.vocabulary = "".join(sorted(known))
+
+    def _encode(self) -> Iterator[np.ndarray]:
+        number = np.full(sys.maxunicode + 1, max(self.vocabulary.find(UNKNOWN), 0), self._dtype)
+        number[[ord(character) for character in self.vocabulary]] = np.arange(len(self.vocabulary))
+        for codes in self._code_points():
+            yield number[codes]
+
+    def _code_points(self) -> Iterator[np.ndarray]:
+        try:
+            with open(self.path, encoding="utf-8-sig") as file:
+                while text := file.read(CHUNK):
+                    yield np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        except UnicodeDecodeError:
+            raise CommandError(f"{short_path(self.path)} is not UTF-8 text: {_first_fault(self.path)}") from None
+
+
+class RandomWindows:
+    """Batches of windows at random places, every place equally likely: the handout's training.
+
+    `steps_per_epoch` counts one window for every `step_size` characters, as len(TextDataset) does.
+    """
+
+    def __init__(self, corpus: Corpus, seq_length: int, batch_size: int, seed: int, step_size: int = 10):
+        self.corpus, self.seq_length, self.batch_size, self.seed = corpus, seq_length, batch_size, seed
+        self._last_start = _last_start(corpus.num_train, seq_length)
+        self.steps_per_epoch = max(1, self._last_start // step_size // batch_size)
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of training step `step`, counted from 0."""
+        starts = np.random.default_rng([self.seed, step]).integers(self._last_start + 1, size=self.batch_size)
+        return Batch(*_cut(self.corpus.train, starts, self.seq_length), fresh=True)
+
+
+class ContiguousStreams:
+    """The text cut into `batch_size` equal streams that are read side by side, T characters a step.
+
+    A batch goes on where the last one ended, so that the state, carried along, knows what came before (truncated
+    backpropagation through time). Each epoch starts at another of the first T characters, so that the cuts fall elsewhere.
+    """
+
+    def __init__(self, corpus: Corpus, seq_length: int, batch_size: int, seed: int):
+        self.corpus, self.seq_length, self.batch_size, self.seed = corpus, seq_length, batch_size, seed
+        self._stream_length = (corpus.num_train - 1) // batch_size
+        self.steps_per_epoch = (self._stream_length - seq_length + 1) // seq_length
+        if self.steps_per_epoch < 1:
+            raise CommandError(
+                f"{short_path(corpus.path)} has {corpus.num_train:,} characters to train on, too few for {batch_size} streams "
+                f"of {seq_length} a step: take a smaller --batch_size or --seq_length"
+            )
+
+    def batch(self, step: int) -> Batch:
+        """Return the batch of training step `step`, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        shift = np.random.default_rng([self.seed, epoch]).integers(self.seq_length)
+        starts = np.arange(self.batch_size) * self._stream_length + position * self.seq_length + shift
+        return Batch(*_cut(self.corpus.train, starts, self.seq_length), fresh=position == 0)
+
+
+def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 256) -> Iterator[Batch]:
+    """Yield the held-out tail, each of its characters once as a target, as streams that are read side by side.
+
+    Each stream starts with a state of zero and reads from there to its end.
+    """
+    if corpus.num_train == corpus.size:
+        raise CommandError(f"{short_path(corpus.path)} is too short to keep a part of it from training")
+    tail = corpus.tail.astype(np.int64)
+    length = -(-(len(tail) - 1) // num_streams)
+    padded = np.full(num_streams * length + 1, IGNORED)
+    padded[: len(tail)] = tail
+    places = np.arange(num_streams) * length + np.arange(length)[:, None]  # (length, num_streams)
+    inputs, targets = torch.from_numpy(padded[places]).clamp(min=0), torch.from_numpy(padded[places + 1])
+    for number, (x, y) in enumerate(zip(inputs.split(seq_length), targets.split(seq_length))):
+        yield Batch(x, y, fresh=number == 0)
+
+
+def encode(text: str, vocabulary: str) -> list[int]:
+    """Return a text's character numbers.
+
+    Raises:
+        CommandError: the vocabulary lacks a character of it, which is named.
+    """
+    for place, character in enumerate(text, start=1):
+        if character not in vocabulary:
+            raise CommandError(
+                f"character {place} of {text!r} is {character!r} (U+{ord(character):04X}), which the model has never seen"
+            )
+    return [vocabulary.index(character) for character in text]
+
+
+def find_text(name: str) -> Path:
+    """Return the path of a text named from where the user stands, or from part2/, as in `assets/grimm.txt`."""
+    inside = Path(__file__).resolve().parent / name
+    return inside if inside.exists() and not Path(name).exists() else Path(name)
+
+
+def _last_start(size: int, seq_length: int) -> int:
+    if size < seq_length + 1:
+        raise CommandError(
+            f"the text has {size:,} characters to train on, but a window of seq_length {seq_length} needs {seq_length + 1}"
+        )
+    return size - seq_length - 1
+
+
+def _cut(tokens: np.ndarray, starts: np.ndarray, seq_length: int) -> tuple[Tensor, Tensor]:
+    """Return the windows at `starts` and the same one character later, (T, B) each, in one indexing."""
+    windows = torch.from_numpy(tokens[starts + np.arange(seq_length + 1)[:, None]].astype(np.int64))  # (T + 1, B)
+    return windows[:-1], windows[1:]
+
+
+def _first_fault(path: Path) -> str:
+    """Say where a file stops being UTF-8."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return f"line {number:,}, byte {error.start + 1:,} is 0x{line[error.start]:02x}"
+    return "it ends within a character"

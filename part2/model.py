@@ -1,0 +1,289 @@
+"""The LSTM of equations 8-13 (UvA 2021, question 2.3) and the model that writes with it (question 2.4).
+
+    g(t) = tanh (W_gx x(t) + W_gh h(t-1) + b_g)       (8)   input modulation: the candidate
+    i(t) = sigma(W_ix x(t) + W_ih h(t-1) + b_i)       (9)   input gate
+    f(t) = sigma(W_fx x(t) + W_fh h(t-1) + b_f)      (10)   forget gate
+    o(t) = sigma(W_ox x(t) + W_oh h(t-1) + b_o)      (11)   output gate
+    c(t) = g(t) * i(t) + c(t-1) * f(t)               (12)
+    h(t) = tanh(c(t)) * o(t)                         (13)
+    p(t) = W_ph h(t) + b_p                           (14)
+
+The four gates stand in one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike; `part1/bptt.py` runs the recurrence.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if not __package__:  # imported from inside part2/, as graders do
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import CommandError
+from common.machine import short_path
+from common.run_folder import load_checkpoint
+from part1.bptt import lstm_sequence
+from part1.lstm import from_torch_order, to_torch_order
+
+PRECISIONS = {"float32": None, "bf16": torch.bfloat16}  # of the products; None: that of the parameters
+INITS = ("uniform", "zeros", "normal", "xavier")
+State = list[tuple[Tensor, Tensor]]  # (h, c), each (B, n), of every layer
+
+
+class LSTM(nn.Module):
+    """Equations 8-13 over a sequence of embeddings; takes any batch size and any length.
+
+    Args:
+        lstm_hidden_dim: n, size of the state.
+        embedding_size: d, size of an input vector.
+    """
+
+    def __init__(self, lstm_hidden_dim: int, embedding_size: int):
+        super().__init__()
+        self.W_x = nn.Parameter(torch.empty(4 * lstm_hidden_dim, embedding_size))
+        self.W_h = nn.Parameter(torch.empty(4 * lstm_hidden_dim, lstm_hidden_dim))
+        self.b = nn.Parameter(torch.empty(4 * lstm_hidden_dim))
+        self.reset_parameters()
+
+    def forward(self, embeds: Tensor) -> Tensor:
+        """Return h(1) ... h(T), (T, B, n), for (T, B, d) embeddings."""
+        return self.states(embeds)[0]
+
+    def states(self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
+
+        The products are computed in the type of `embeds`.
+        """
+        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, self.W_h, self.b))
+        z = torch.addmm(b, embeds.flatten(0, 1), W_x.t()).unflatten(0, embeds.shape[:2])  # (T, B, 4n): W_x x(t) + b
+        if state is None:
+            h_0 = z.new_zeros(z.shape[1], W_h.shape[1])
+            state = h_0, h_0.to(self.W_h.dtype)
+        h, c = lstm_sequence(z, *state, W_h)
+        return h, (h[-1], c)
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "uniform", generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew, on the CPU.
+
+        * uniform: in +-1/sqrt(n), then 1 added to b_f: at first, remember. What UvA 2021 prescribes.
+        * zeros: every parameter zero.
+        * normal: weights of unit variance, biases zero but b_f = 1.
+        * xavier: each gate's matrices uniform in +-sqrt(6 / (inputs + n)) (Glorot and Bengio 2010), biases as for normal.
+        """
+        n = self.W_h.shape[1]
+        for parameter in self.parameters():
+            if init == "uniform":
+                parameter.uniform_(-(n**-0.5), n**-0.5, generator=generator)
+            elif init == "normal" and parameter.dim() == 2:
+                parameter.normal_(generator=generator)
+            elif init == "xavier" and parameter.dim() == 2:
+                bound = (6 / (parameter.shape[1] + n)) ** 0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.zero_()
+        if init != "zeros":
+            self.b.chunk(4)[2].add_(1)
+
+
+class TextGenerationModel(nn.Module):
+    """Embedding, layers of LSTM, linear output: the distribution of the next character after each one read.
+
+    Args:
+        args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
+            share of each layer's inputs, and of the output's, that training leaves out), `init` ("uniform"), `precision`
+            ("float32"; "bf16" computes all products in bfloat16; parameters, cell states and logits stay in float32).
+        generator: CPU generator of the initial parameters; PyTorch's global one by default.
+    """
+
+    def __init__(self, args: Namespace, generator: torch.Generator | None = None):
+        super().__init__()
+        self.vocabulary_size = args.vocabulary_size
+        self.dropout = getattr(args, "dropout", 0.0)
+        self.compute_dtype = PRECISIONS[getattr(args, "precision", "float32")]
+        sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
+        self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
+        self.layers = nn.ModuleList(LSTM(n, d) for d, n in pairwise(sizes))
+        self.output = nn.Linear(args.lstm_hidden_dim, args.vocabulary_size)
+        self.reset_parameters(getattr(args, "init", "uniform"), generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits p(1) ... p(T), (T, B, K), for (T, B) character numbers."""
+        return self.run(x)[0]
+
+    def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return the logits and every layer's last state, from the initial `state`, zeros by default."""
+        return self._run(x, state, self.dropout if self.training else 0.0)
+
+    def _run(self, x: Tensor, state: State | None, dropout: float) -> tuple[Tensor, State]:
+        W_ph, b_p = self.output.weight, self.output.bias
+        dtype = self.compute_dtype or W_ph.dtype
+        h, last = self.embedding(x).to(dtype), []  # (T, B, d)
+        for k, layer in enumerate(self.layers):
+            h, state_k = layer.states(drop(h, dropout), state[k] if state else None)  # (T, B, n)
+            last.append(state_k)
+        return F.linear(drop(h, dropout), W_ph.to(dtype), b_p.to(dtype)).to(W_ph.dtype), last  # (14): (T, B, K)
+
+    def sample(
+        self,
+        batch_size: int = 4,
+        sample_length: int = 30,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Write `batch_size` texts, each from a random first character.
+
+        Args:
+            temperature: tau in softmax(p / tau), from which the next character is drawn; 0 takes the likeliest.
+            generator: CPU generator of all choices; PyTorch's global one by default.
+
+        Returns:
+            (sample_length, batch_size) character numbers, the first characters included.
+
+        Raises:
+            ValueError: a negative temperature, or a `sample_length` below 1.
+        """
+        if sample_length < 1:
+            raise ValueError(f"sample_length must be at least 1, not {sample_length}")
+        first = torch.randint(self.vocabulary_size, (1, batch_size), generator=generator)
+        return self.complete(first, sample_length - 1, temperature, generator)
+
+    def complete(
+        self, prompt: Tensor, num_characters: int, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return (T, B) prompts, T >= 1, followed by `num_characters` each that the model adds: (T + num_characters, B)."""
+        characters = self.write(prompt, temperature, generator)
+        return torch.cat([prompt, *(next(characters).unsqueeze(0) for _ in range(num_characters))])
+
+    def write(
+        self, prompt: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None, top_k: int | None = None
+    ) -> Iterator[Tensor]:
+        """Yield, for ever, the characters that follow (T, B) prompts, T >= 1, as (B,) numbers on the CPU.
+
+        The state is carried along, so that a character costs the same however much was written before. Dropout is off.
+
+        Args:
+            top_k: draw among the k likeliest characters only.
+        """
+        x, state = prompt, None
+        while True:
+            with torch.no_grad():
+                logits, state = self._run(x.to(self.output.weight.device), state, dropout=0.0)
+                x = choose(logits[-1].cpu(), temperature, generator, top_k).unsqueeze(0)
+            yield x[0]
+
+    @torch.no_grad()
+    def reset_parameters(self, init: str = "uniform", generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew: the embedding N(0, 1), the layers as `LSTM.reset_parameters` says, the output uniform in
+        +-1/sqrt(n); after "zeros" all are zero, and after "normal" and "xavier" the output's weights follow the layers'.
+        """
+        if init not in INITS:
+            raise ValueError(f"the initialisations are {', '.join(INITS)}, not {init}")
+        bound = self.output.in_features**-0.5
+        self.embedding.weight.normal_(generator=generator)
+        for parameter in self.output.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+        for layer in self.layers:
+            layer.reset_parameters(init, generator)
+        if init != "uniform":
+            self.output.bias.zero_()
+        if init == "zeros":
+            self.embedding.weight.zero_()
+            self.output.weight.zero_()
+        elif init == "normal":
+            self.output.weight.normal_(generator=generator)
+        elif init == "xavier":
+            nn.init.xavier_uniform_(self.output.weight, generator=generator)
+
+    def to_torch(self) -> tuple[nn.Embedding, nn.LSTM, nn.Linear]:
+        """Return the three library modules, time-first, that together compute the same function without dropout."""
+        n, d = self.output.in_features, self.embedding.embedding_dim
+        embedding, output = nn.Embedding(self.vocabulary_size, d), nn.Linear(n, self.vocabulary_size)
+        lstm = nn.LSTM(d, n, num_layers=len(self.layers))
+        embedding.load_state_dict(self.embedding.state_dict())
+        output.load_state_dict(self.output.state_dict())
+        weights = {}
+        for k, layer in enumerate(self.layers):
+            weights[f"weight_ih_l{k}"] = to_torch_order(layer.W_x)
+            weights[f"weight_hh_l{k}"] = to_torch_order(layer.W_h)
+            weights[f"bias_ih_l{k}"] = to_torch_order(layer.b)
+            weights[f"bias_hh_l{k}"] = torch.zeros(4 * n)
+        lstm.load_state_dict(weights)
+        return tuple(module.to(self.output.weight) for module in (embedding, lstm, output))
+
+    @classmethod
+    def from_torch(cls, embedding: nn.Embedding, lstm: nn.LSTM, output: nn.Linear) -> "TextGenerationModel":
+        """Return the model that computes what the three library modules compute one after the other.
+
+        Raises:
+            ValueError: the library's LSTM has two directions or a projection.
+        """
+        if lstm.bidirectional or lstm.proj_size:
+            raise ValueError("only a one-directional nn.LSTM without projection has this form")
+        sizes = {"vocabulary_size": embedding.num_embeddings, "embedding_size": embedding.embedding_dim}
+        model = cls(Namespace(**sizes, lstm_hidden_dim=lstm.hidden_size, lstm_num_layers=lstm.num_layers)).to(output.weight)
+        model.embedding.load_state_dict(embedding.state_dict())
+        model.output.load_state_dict(output.state_dict())
+        for k, layer in enumerate(model.layers):
+            W_x, W_h, b_x, b_h = (getattr(lstm, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            layer.load_state_dict(
+                {"W_x": from_torch_order(W_x), "W_h": from_torch_order(W_h), "b": from_torch_order(b_x + b_h)}
+            )
+        return model
+
+
+def drop(h: Tensor, share: float) -> Tensor:
+    """Leave out a `share` of the units of (T, B, n) states, in each sequence the same ones at all steps.
+
+    So a unit that is there can be relied upon for the whole sequence (Gal and Ghahramani 2016); and one random number a unit
+    costs next to nothing, where one a unit and step would take a fifth of the training time.
+    """
+    return h * F.dropout(h.new_ones(h.shape[1:]), share) if share else h
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[TextGenerationModel, dict[str, Any]]:
+    """Return a trained model, to write with, in float32, and the checkpoint it comes from.
+
+    Args:
+        path: a run folder, of which the best weights are taken, or a checkpoint file.
+
+    Raises:
+        CommandError: there is no such checkpoint, or it holds no model of this kind.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / ("best.pt" if (path / "best.pt").exists() else "checkpoint.pt")
+    if not path.exists():
+        raise CommandError(f"{short_path(path)} does not exist: --checkpoint names a run folder of part2/train.py")
+    checkpoint = load_checkpoint(path)
+    if "vocabulary" not in checkpoint:
+        raise CommandError(f"{short_path(path)} holds no model that writes: it is not a checkpoint of part2/train.py")
+    sizes = ("embedding_size", "lstm_hidden_dim", "lstm_num_layers")
+    arguments = {name: checkpoint["arguments"][name] for name in sizes}
+    model = TextGenerationModel(Namespace(vocabulary_size=len(checkpoint["vocabulary"]), **arguments))
+    model.load_state_dict(checkpoint["model"])
+    return model.to(device).eval(), checkpoint
+
+
+def choose(logits: Tensor, temperature: float, generator: torch.Generator | None = None, top_k: int | None = None) -> Tensor:
+    """Return one character number for each row of (B, K) logits: drawn from softmax(p / temperature), or the likeliest for 0.
+
+    Raises:
+        ValueError: a negative temperature, or a `top_k` below 1.
+    """
+    if not temperature >= 0:
+        raise ValueError(f"the temperature must be at least 0, not {temperature}")
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    if top_k is not None:
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {top_k}")
+        kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
+        return kept.indices.gather(-1, choose(kept.values, temperature, generator).unsqueeze(-1)).squeeze(-1)
+    p = logits - logits.amax(dim=-1, keepdim=True)  # the same distribution, and safe for the smallest temperatures
+    return torch.multinomial(torch.softmax(p / temperature, dim=-1), 1, generator=generator).squeeze(-1)

@@ -1,0 +1,194 @@
+"""part2/model.py: equal to torch.nn's modules, and writing as its own distribution says."""
+
+import math
+from argparse import Namespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from part2.model import LSTM, TextGenerationModel, choose, drop
+
+
+def build(seed=0, **changes):
+    settings = {"vocabulary_size": 11, "embedding_size": 5, "lstm_hidden_dim": 7, "lstm_num_layers": 2, **changes}
+    return TextGenerationModel(Namespace(**settings), torch.Generator().manual_seed(seed))
+
+
+def characters(*shape, high=11):
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_two_layers_equal_the_library_in_values_and_gradients():
+    ours = build().double()
+    embedding, lstm, output = library = ours.to_torch()
+    x, y = characters(13, 4), characters(13, 4)
+    expected = output(lstm(embedding(x))[0])
+    logits = ours(x)
+    assert (logits - expected).abs().max() < 1e-10
+    for result in (logits, expected):
+        F.cross_entropy(result.flatten(0, 1), y.flatten()).backward()
+    copied = TextGenerationModel.from_torch(*library)  # not the gradients: those go through the same renaming below
+    for name, parameter in copied.named_parameters():
+        assert torch.equal(parameter, ours.get_parameter(name))
+    with torch.no_grad():
+        for module in library:
+            for parameter in module.parameters():
+                parameter.copy_(parameter.grad)
+        for name, weight in ((f"bias_hh_l{k}", lstm.get_parameter(f"bias_hh_l{k}")) for k in range(2)):
+            assert weight.any(), name
+            weight.zero_()  # bias_ih and bias_hh have the same gradient; ours is one bias
+    for name, gradient in TextGenerationModel.from_torch(*library).named_parameters():
+        assert (ours.get_parameter(name).grad - gradient).abs().max() < 1e-10, name
+
+
+def test_one_layer_called_as_graders_do():
+    layer = LSTM(lstm_hidden_dim=7, embedding_size=5)
+    for T, B in ((1, 1), (9, 4)):
+        assert layer(torch.randn(T, B, 5)).shape == (T, B, 7)
+    assert sum(parameter.numel() for parameter in layer.parameters()) == 4 * (7 * 5 + 7 * 7 + 7)
+
+
+def test_the_whole_pass_equals_the_pass_in_pieces():
+    model, x = build().double(), characters(13, 4)
+    first, state = model.run(x[:5])
+    second, last = model.run(x[5:], state)
+    whole, whole_last = model.run(x)
+    assert (torch.cat((first, second)) - whole).abs().max() < 1e-12
+    for (h, c), (h_whole, c_whole) in zip(last, whole_last):
+        assert torch.allclose(h, h_whole) and torch.allclose(c, c_whole) and h.shape == c.shape == (4, 7)
+    assert torch.equal(model(x), whole)  # no state is kept between calls
+
+
+def test_bf16_is_float32_within_its_precision():
+    exact, rough = build(lstm_hidden_dim=64), build(lstm_hidden_dim=64, precision="bf16")
+    x, y = characters(30, 8), characters(30, 8)
+    for model in (exact, rough):
+        logits, state = model.run(x)
+        assert logits.dtype == state[0][1].dtype == torch.float32
+        model.loss = F.cross_entropy(logits.flatten(0, 1), y.flatten())
+        model.loss.backward()
+    assert state[0][0].dtype == torch.bfloat16
+    assert 0 < abs(exact.loss - rough.loss) < 0.01
+    for (name, a), b in zip(exact.named_parameters(), rough.parameters()):
+        assert b.grad.dtype == torch.float32
+        assert (a.grad - b.grad).norm() < 0.03 * a.grad.norm(), name
+
+
+def test_initialisations():
+    n = 64
+    for init in ("uniform", "normal", "xavier"):
+        model = build(lstm_hidden_dim=n, init=init)
+        for layer in model.layers:
+            b_g, b_i, b_f, b_o = layer.b.detach().chunk(4)
+            assert abs(b_f.mean() - 1) < 0.05 and max(abs(b.mean()) for b in (b_g, b_i, b_o)) < 0.05
+            spread = {"uniform": n**-0.5 / 3**0.5, "normal": 1, "xavier": (2 / (2 * n)) ** 0.5}[init]
+            assert layer.W_h.std().item() == pytest.approx(spread, rel=0.05)
+            limit = {"uniform": n**-0.5, "normal": math.inf, "xavier": (6 / (2 * n)) ** 0.5}[init]
+            assert limit * 0.95 < layer.W_h.abs().max() <= limit or init == "normal"
+    assert not any(parameter.any() for parameter in build(init="zeros").parameters())
+    with pytest.raises(ValueError, match="initialisations are uniform, zeros, normal, xavier"):
+        build(init="ones")
+
+
+def test_the_initial_loss_is_that_of_guessing():
+    model = build(vocabulary_size=80, embedding_size=64, lstm_hidden_dim=128)
+    x, y = characters(30, 64, high=80), characters(30, 64, high=80).flip(0)
+    assert abs(F.cross_entropy(model(x).flatten(0, 1), y.flatten()).item() - math.log(80)) < 0.2
+
+
+def test_equal_seeds_give_equal_weights_whatever_the_global_generator():
+    torch.manual_seed(1)
+    first = build(seed=5).state_dict()
+    torch.manual_seed(2)
+    second, other = build(seed=5).state_dict(), build(seed=6).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
+
+
+def test_dropout_leaves_out_the_same_units_at_all_steps():
+    torch.manual_seed(0)
+    h = drop(torch.ones(6, 200, 50), 0.3)
+    assert h.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert torch.equal(h[0], h[5]) and not torch.equal(h[:, 0], h[:, 1])
+    assert (h == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    model, x = build(dropout=0.5), characters(9, 4)
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
+
+
+def test_sample_shapes_and_first_characters():
+    model = build()
+    for length in (1, 2, 30):
+        texts = model.sample(batch_size=50, sample_length=length, generator=torch.Generator().manual_seed(0))
+        assert texts.shape == (length, 50) and texts.dtype == torch.int64
+    assert len(texts[0].unique()) == 11
+
+
+def test_greedy_writing_carries_the_state():
+    """Each character is the likeliest after the whole text so far, computed from the beginning."""
+    model = build(seed=1)
+    prompt = characters(4, 6)
+    texts = model.complete(prompt, 20)
+    assert torch.equal(texts[:4], prompt)
+    for length in range(4, 24):
+        assert torch.equal(texts[length], model(texts[:length])[-1].argmax(dim=-1))
+
+
+def test_writing_reads_one_character_at_a_time(monkeypatch):
+    model, read = build(), []
+    run = model._run
+    monkeypatch.setattr(model, "_run", lambda x, *rest, **named: read.append(tuple(x.shape)) or run(x, *rest, **named))
+    model.complete(characters(5, 3), 40)
+    assert read == [(5, 3)] + [(1, 3)] * 39
+
+
+def test_writing_ignores_dropout_and_keeps_the_mode():
+    model, plain = build(dropout=0.9), build()
+    plain.load_state_dict(model.state_dict())
+    prompt = characters(4, 6)
+    assert torch.equal(model.complete(prompt, 20), plain.complete(prompt, 20)) and model.training
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_frequencies_follow_the_softmax_at_every_temperature(temperature):
+    p = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    drawn = choose(p.expand(100_000, 4), temperature, torch.Generator().manual_seed(0))
+    expected = torch.exp(p / temperature) / torch.exp(p / temperature).sum()
+    assert torch.allclose(drawn.bincount(minlength=4) / 100_000, expected, atol=5e-3)
+
+
+def test_the_limits_of_temperature():
+    logits = torch.tensor([[0.0, 1000.0, 999.0], [5.0, 1.0, 2.0]])
+    for temperature in (0, 1e-40, 1e-3):
+        assert choose(logits, temperature).tolist() == [1, 0]
+    for temperature in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="at least 0"):
+            choose(logits, temperature)
+    hot = choose(logits.expand(2, 3)[1:].expand(3_000, 3), 1e30, torch.Generator().manual_seed(0)).bincount()
+    assert hot.min() > 900
+
+
+def test_top_k_draws_among_the_likeliest():
+    p = torch.tensor([3.0, 0.0, 2.0, 1.0])
+    drawn = choose(p.expand(20_000, 4), 1.0, torch.Generator().manual_seed(0), top_k=2).bincount(minlength=4) / 20_000
+    assert torch.allclose(drawn, torch.tensor([math.e, 0, 1, 0]) / (math.e + 1), atol=0.02)
+    assert choose(p.expand(9, 4), 1.0, torch.Generator().manual_seed(0), top_k=99).shape == (9,)
+    with pytest.raises(ValueError, match="top_k"):
+        choose(p[None], 1.0, top_k=0)
+
+
+def test_samples_are_reproducible_and_do_not_leak_into_each_other():
+    model = build(seed=2)
+    draw = [model.sample(8, 30, 1.0, torch.Generator().manual_seed(seed)).tolist() for seed in (4, 4, 5)]
+    assert draw[0] == draw[1] != draw[2]
+    prompt = characters(5, 3)
+    alone = model.complete(prompt[:, :1], 20)
+    assert torch.equal(model.complete(prompt, 20)[:, :1], alone)
+
+
+def test_no_ready_made_recurrence_inside():
+    assert not [m for m in build().modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
+    with pytest.raises(ValueError, match="one-directional"):
+        TextGenerationModel.from_torch(nn.Embedding(3, 4), nn.LSTM(4, 5, bidirectional=True), nn.Linear(10, 3))
