@@ -19,7 +19,7 @@ RESULTS, FIGURES = ROOT / "report" / "results", ROOT / "report" / "figures"
 
 
 class Job(NamedTuple):
-    """One training run: `script` (relative to the repository) with `arguments`, in the folder `run_dir`."""
+    """One training run: `script` (relative to the repository) with `arguments` (True: a flag), in the folder `run_dir`."""
 
     script: str
     run_dir: Path
@@ -102,7 +102,11 @@ def _finished_result(job: Job) -> dict[str, Any] | None:
 
 
 def _run(job: Job, num_parallel: int) -> dict[str, Any]:
-    words = [word for name, value in job.arguments.items() for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in job.arguments.items()
+        for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
+    ]
     resume = ["--resume"] if job.run_dir.exists() else []
     threads = str(max(1, (os.cpu_count() or 1) // num_parallel))
     done = subprocess.run(

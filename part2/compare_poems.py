@@ -1,0 +1,147 @@
+"""Optimizers and initialisations on Tang poems (PRML 2.1 and 2.3), and the poems that come of it (PRML 2.2).
+
+    python part2/compare_poems.py --jobs 2
+
+* Six optimizers, each at every learning rate of a grid, for 8 epochs on 5,000 poems; shown is the rate with the lowest held-out
+  loss after the last epoch, over three seeds.
+* Four initialisations, with Adam at its best rate.
+* One run on all poems, with early stopping: the defaults of `train.py --poems tang`, in bf16. From its best weights, poems that
+  begin with each of seven characters.
+
+The results are part2_poems_optimizers, part2_poems_inits, part2_poems_tang (the curve) and part2_poems (the verses) under
+report/results/.
+"""
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
+from common.machine import ROOT, seeded_generator, short_path
+from common.run_folder import read_metrics, write_atomically
+from part2.dataset import encode
+from part2.model import INITS, load_model
+from part2.poems import END, FIRST_CHARACTERS, read_poems
+
+RUNS = ROOT / "runs" / "part2" / "poems"
+NUM_POEMS, SEEDS = 5_000, (0, 1, 2)
+SETTINGS = {"poems": str(RUNS / "poems.json"), "num_epochs": 8, "batch_size": 64, "patience": 0, "precision": "bf16"}
+LEARNING_RATES = {
+    "sgd": (0.3, 1.0, 3.0),
+    "momentum": (0.1, 0.3, 1.0),
+    "rmsprop": (3e-4, 1e-3, 3e-3),
+    "adam": (1e-3, 3e-3, 1e-2),
+    "adagrad": (0.01, 0.03, 0.1),
+    "adadelta": (1.0, 3.0, 10.0),
+}
+TANG = Job("part2/train.py", RUNS / "tang", {"poems": "tang", "precision": "bf16", "seed": 0})
+
+
+def main() -> None:
+    args = experiment_parser(__doc__).parse_args()
+    if not args.draw_only:
+        write_poems()
+        rates, grid = best_rates(args.jobs)
+        write_results("part2_poems_optimizers", curves(rates, args.jobs), seeds=SEEDS, settings=SETTINGS, held_out_loss=grid)
+        write_results("part2_poems_inits", init_curves(rates["adam"], args.jobs), seeds=SEEDS, settings=SETTINGS)
+        (result,) = run_jobs([TANG], 1)
+        losses = read_metrics(TANG.run_dir / "metrics.csv")["held_out_loss"]
+        rows = [{"epoch": k, "step": step, "held_out_loss": loss} for k, (step, loss) in enumerate(losses, start=1)]
+        write_results("part2_poems_tang", rows, seeds=[0], result=result)
+        write_results("part2_poems", verses(), seeds=[0])
+    for name, kind in (("part2_poems_optimizers", "optimizer"), ("part2_poems_inits", "init")):
+        rows = read_results(name)
+        draw(rows, kind, name)
+        for choice in dict.fromkeys(row[kind] for row in rows):
+            chosen = [row for row in rows if row[kind] == choice]
+            last = [row["held_out_loss"] for row in chosen if row["epoch"] == SETTINGS["num_epochs"]]
+            print(
+                f"{choice} ({chosen[0]['learning_rate']:g}): held-out loss {mean(last):.3f} ({min(last):.3f} to {max(last):.3f})"
+            )
+    print(f"results and figures: {short_path(FIGURES)}/part2_poems_*.pdf, report/results/ likewise")
+
+
+def write_poems() -> None:
+    """Write the poems of the comparison: the first of the collection, in an order drawn from a seed."""
+    poems = read_poems("tang")
+    order = torch.randperm(len(poems), generator=seeded_generator(0, "poems")).tolist()
+    content = [{"paragraphs": [poems[index]]} for index in order[:NUM_POEMS]]
+    RUNS.mkdir(parents=True, exist_ok=True)
+    write_atomically(RUNS / "poems.json", json.dumps(content, ensure_ascii=False).encode())
+
+
+def job(optimizer: str, learning_rate: float, seed: int, init: str = "uniform") -> Job:
+    arguments = {**SETTINGS, "optimizer": optimizer, "learning_rate": learning_rate, "init": init, "seed": seed}
+    return Job("part2/train.py", RUNS / f"{optimizer}_{learning_rate:g}_{init}_seed{seed}", arguments)
+
+
+def best_rates(num_parallel: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Return each optimizer's best learning rate, and the last held-out loss at every rate."""
+    plan = [(name, rate) for name, rates in LEARNING_RATES.items() for rate in rates]
+    jobs = [job(name, rate, SEEDS[0]) for name, rate in plan]
+    run_jobs(jobs, num_parallel)
+    last = {run: read_metrics(job.run_dir / "metrics.csv")["held_out_loss"][-1][1] for run, job in zip(plan, jobs)}
+    grid = {name: {f"{rate:g}": last[name, rate] for rate in rates} for name, rates in LEARNING_RATES.items()}
+    return {name: min(rates, key=lambda rate, name=name: last[name, rate]) for name, rates in LEARNING_RATES.items()}, grid
+
+
+def curves(rates: dict[str, float], num_parallel: int) -> list[dict[str, Any]]:
+    plan = [(name, rate, seed) for name, rate in rates.items() for seed in SEEDS]
+    jobs = [job(*run) for run in plan]
+    run_jobs(jobs, num_parallel)
+    return [
+        {"optimizer": name, "learning_rate": rate, "seed": seed, "epoch": epoch, "held_out_loss": loss}
+        for (name, rate, seed), job in zip(plan, jobs)
+        for epoch, (_, loss) in enumerate(read_metrics(job.run_dir / "metrics.csv")["held_out_loss"], start=1)
+    ]
+
+
+def init_curves(rate: float, num_parallel: int) -> list[dict[str, Any]]:
+    plan = [(init, seed) for init in INITS for seed in SEEDS]
+    jobs = [job("adam", rate, seed, init) for init, seed in plan]
+    run_jobs(jobs, num_parallel)
+    return [
+        {"init": init, "learning_rate": rate, "seed": seed, "epoch": epoch, "held_out_loss": loss}
+        for (init, seed), job in zip(plan, jobs)
+        for epoch, (_, loss) in enumerate(read_metrics(job.run_dir / "metrics.csv")["held_out_loss"], start=1)
+    ]
+
+
+def verses() -> list[dict[str, Any]]:
+    """Return a poem for each first character, greedily and at two temperatures."""
+    model, checkpoint = load_model(TANG.run_dir)
+    rows = []
+    for first in FIRST_CHARACTERS:
+        for tau in (0, 0.5, 0.8):
+            prompt = torch.tensor([encode(first, checkpoint["vocabulary"])])
+            numbers = model.complete(prompt, 60, tau, seeded_generator(0, f"{first} {tau:g}"))[:, 0].tolist()
+            poem = "".join(checkpoint["vocabulary"][number] for number in numbers).split(END)[0]
+            rows.append({"first": first, "temperature": tau, "poem": poem})
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], kind: str, name: str) -> None:
+    """Draw every seed's held-out loss against the epoch."""
+    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+
+    figure, (axes,) = new_figure()
+    for k, choice in enumerate(dict.fromkeys(row[kind] for row in rows)):
+        for seed in SEEDS:
+            chosen = [row for row in rows if (row[kind], row["seed"]) == (choice, seed)]
+            label = f"{choice} ({chosen[0]['learning_rate']:g})" if seed == SEEDS[0] else None
+            epochs, losses = [row["epoch"] for row in chosen], [row["held_out_loss"] for row in chosen]
+            axes.plot(epochs, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, label=label)
+    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)")
+    axes.legend(title=f"{kind} (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
+    save_figure(figure, FIGURES / name)
+
+
+if __name__ == "__main__":
+    run_command(main)

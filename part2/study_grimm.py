@@ -1,0 +1,206 @@
+"""What the LSTM learns from the fairy tales (UvA 2019, questions 2.1 and 2.2; UvA 2021, question 2.4).
+
+    python part2/study_grimm.py --jobs 2
+
+Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units, `--precision bf16`). Then, from
+the best weights of the first run, what they write. Results, each a CSV under report/results/ with a .json beside it:
+
+* part2_grimm_curves: loss and accuracy, the mean over the batches logged since the last row, and on the held-out tail.
+* part2_grimm_samples: five greedy texts of 200 characters at five stages of training; the first 30 characters are those of 2.4b.
+* part2_grimm_temperatures: how different and how real the words are at seven temperatures, over 64 texts of 200 characters for each
+  of the three runs.
+* part2_grimm_texts: three texts for each of the handout's temperatures. part2_grimm_completions: ten prompts, completed.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
+from common.machine import ROOT, seeded_generator, short_path
+from common.run_folder import read_metrics
+from part2.dataset import encode, find_text
+from part2.model import TextGenerationModel, load_model
+
+SEEDS = (0, 1, 2)
+DEFAULT = {"txt_file": "assets/grimm.txt", "sample_length": 200}
+UVA_2021 = {
+    **DEFAULT,
+    "lstm_hidden_dim": 1024,
+    "lstm_num_layers": 1,
+    "embedding_size": 256,
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+    "precision": "bf16",
+    "num_epochs": 6,
+    "eval_every": 127,  # twice an epoch
+}
+JOBS = [Job("part2/train.py", ROOT / "runs" / "part2" / f"grimm_study_seed{k}", {**DEFAULT, "seed": k}) for k in SEEDS] + [
+    Job("part2/train.py", ROOT / "runs" / "part2" / "grimm_study_1024", {**UVA_2021, "seed": 0})
+]
+TEMPERATURES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2)
+HANDOUT_TEMPERATURES = (0, 0.5, 1, 2)  # 0: greedy
+NUM_TEXTS, TEXT_LENGTH = 64, 200
+PROMPTS = (
+    "Sleeping beauty is",
+    "Once upon a time",
+    "The wolf said to the",
+    "Deep in the forest there",
+    "The old king had three",
+    '"Who are you?" asked the',
+    "The princess wept and",
+    "He opened the door and",
+    "On the third day",
+    "And so they lived",
+)
+
+
+def main() -> None:
+    args = experiment_parser(__doc__).parse_args()
+    if not args.draw_only:
+        results = run_jobs(JOBS, args.jobs)
+        settings = {"default": DEFAULT, "UvA 2021": UVA_2021}
+        write_results("part2_grimm_curves", curves(), seeds=SEEDS, settings=settings, results=results)
+        write_results("part2_grimm_samples", samples(), seeds=SEEDS[:1])
+        models = [load_model(job.run_dir) for job in JOBS[: len(SEEDS)]]
+        write_results("part2_grimm_temperatures", temperatures(models), seeds=SEEDS, texts=NUM_TEXTS, length=TEXT_LENGTH)
+        write_results("part2_grimm_texts", texts(*models[0]), seeds=SEEDS[:1])
+        write_results("part2_grimm_completions", completions(*models[0]), seeds=SEEDS[:1])
+    draw_curves(read_results("part2_grimm_curves"))
+    rows = read_results("part2_grimm_temperatures")
+    draw_temperatures(rows)
+    for tau in TEMPERATURES:
+        chosen = [row for row in rows if row["temperature"] == tau]
+        shares = ", ".join(f"{mean(row[name] for row in chosen):.3f} {name}" for name in ("real_words", "distinct_pairs"))
+        print(f"temperature {tau:g}: {shares}")
+    print(f"figures: {short_path(FIGURES)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf; report/results/ likewise")
+
+
+def curves() -> list[dict[str, Any]]:
+    """Return one row for each evaluation of each run."""
+    rows = []
+    for job in JOBS:
+        metrics = {name: dict(pairs) for name, pairs in read_metrics(job.run_dir / "metrics.csv").items()}
+        last = 0
+        for step in metrics["held_out_loss"]:
+            row = {"lstm_hidden_dim": job.arguments.get("lstm_hidden_dim", 128), "seed": job.arguments["seed"], "step": step}
+            for name in ("loss", "accuracy"):
+                row[name] = f"{mean(value for k, value in metrics[name].items() if last < k <= step):.5f}"
+                row[f"held_out_{name}"] = f"{metrics[f'held_out_{name}'][step]:.5f}"
+            rows.append({**row, "seconds": round(metrics["seconds"][step], 1)})
+            last = step
+    return rows
+
+
+def samples() -> list[dict[str, Any]]:
+    """Return the greedy texts of the first run's five stages."""
+    stages = json.loads((JOBS[0].run_dir / "samples.json").read_text(encoding="utf-8"))
+    return [{"step": stage["step"], "text": escaped(text)} for stage in stages for text in stage["texts"]]
+
+
+def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return, for each run and temperature, how varied and how real the words of many texts are."""
+    book = set(words(find_text(DEFAULT["txt_file"]).read_text(encoding="utf-8")))
+    rows = []
+    for seed, (model, checkpoint) in zip(SEEDS, models):
+        for tau in TEMPERATURES:
+            generator = seeded_generator(seed, f"temperature {tau:g}")
+            numbers = model.sample(NUM_TEXTS, TEXT_LENGTH, tau, generator).t().tolist()
+            # the first and the last word of a text may be cut
+            written = [words("".join(checkpoint["vocabulary"][k] for k in text))[1:-1] for text in numbers]
+            pairs = [pair for text in written for pair in zip(text, text[1:])]
+            single = [word for text in written for word in text]
+            rows.append(
+                {
+                    "seed": seed,
+                    "temperature": tau,
+                    "real_words": f"{mean(word in book for word in single):.4f}",
+                    "distinct_words": f"{len(set(single)) / len(single):.4f}",
+                    "distinct_pairs": f"{len(set(pairs)) / len(pairs):.4f}",
+                }
+            )
+    return rows
+
+
+def texts(model: TextGenerationModel, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return three texts for each of the handout's temperatures, from the same three first characters."""
+    rows = []
+    for tau in HANDOUT_TEMPERATURES:
+        prompt = torch.tensor([encode("TAH", checkpoint["vocabulary"])])
+        numbers = model.complete(prompt, TEXT_LENGTH - 1, tau, seeded_generator(0, f"text {tau:g}"))
+        rows += [{"temperature": tau, "text": escaped(decode(text, checkpoint))} for text in numbers.t().tolist()]
+    return rows
+
+
+def completions(model: TextGenerationModel, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the model adds to each prompt: 100 characters, greedily and at two temperatures."""
+    rows = []
+    for prompt in PROMPTS:
+        for tau in (0, 0.5, 1):
+            numbers = torch.tensor(encode(prompt, checkpoint["vocabulary"])).unsqueeze(1)
+            added = model.complete(numbers, 100, tau, seeded_generator(0, f"{prompt} {tau:g}"))[len(prompt) :, 0].tolist()
+            rows.append({"prompt": prompt, "temperature": tau, "completion": escaped(decode(added, checkpoint))})
+    return rows
+
+
+def decode(numbers: list[int], checkpoint: dict[str, Any]) -> str:
+    return "".join(checkpoint["vocabulary"][number] for number in numbers)
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())
+
+
+def escaped(text: str) -> str:
+    """Return a text on one line: a newline becomes the two characters backslash and n."""
+    return text.replace("\n", "\\n")
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> None:
+    """Draw loss and accuracy of every run against the characters read."""
+    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+
+    figure, panels = new_figure(1, 2, height=2.6)
+    for axes, name in zip(panels, ("loss", "accuracy")):
+        for k, n in enumerate((128, 1024)):
+            characters = 30 * (64 if n == 128 else 128) / 1e6
+            for seed in SEEDS:
+                chosen = [row for row in rows if (row["lstm_hidden_dim"], row["seed"]) == (n, seed)]
+                read = [row["step"] * characters for row in chosen]
+                label = f"{'2 x 128' if n == 128 else '1 x 1024'} units" if seed == SEEDS[0] else None
+                style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "linewidth": 0.9}
+                axes.plot(read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out")
+                axes.plot(read, [row[name] for row in chosen], **style, alpha=0.4, label=label and f"{label}, training")
+        axes.set(xlabel="characters read (millions)", ylabel="cross-entropy (nats)" if name == "loss" else name)
+    panels[0].set_ylim(top=2.2)
+    panels[1].set_ylim(bottom=0.4)
+    panels[0].legend()
+    save_figure(figure, FIGURES / "part2_grimm_curves")
+
+
+def draw_temperatures(rows: list[dict[str, Any]]) -> None:
+    """Draw the share of real words and of distinct word pairs against the temperature, a dot a run."""
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+
+    figure, (axes,) = new_figure()
+    for k, (name, label) in enumerate(
+        (("real_words", "words that the book has"), ("distinct_pairs", "distinct pairs of words"))
+    ):
+        axes.plot([row["temperature"] for row in rows], [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=label)
+        means = [mean(row[name] for row in rows if row["temperature"] == tau) for tau in TEMPERATURES]
+        axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])
+    axes.set(xlabel="temperature (0: the likeliest character)", ylabel="share", ylim=(0, 1.03))
+    axes.legend()
+    save_figure(figure, FIGURES / "part2_grimm_temperatures")
+
+
+if __name__ == "__main__":
+    run_command(main)
