@@ -2,7 +2,7 @@
 
     python part2/compare_poems.py --jobs 2
 
-* Six optimizers, each at every learning rate of a grid, for 8 epochs on 5,000 poems; shown is the rate with the lowest held-out
+* Six optimizers, each at every learning rate of a grid, for 8 epochs on 3,000 poems; shown is the rate with the lowest held-out
   loss after the last epoch, over three seeds.
 * Four initialisations, with Adam at its best rate.
 * One run on all poems, with early stopping: the defaults of `train.py --poems tang`, in bf16. From its best weights, poems that
@@ -31,7 +31,7 @@ from part2.model import INITS, load_model
 from part2.poems import END, FIRST_CHARACTERS, read_poems
 
 RUNS = ROOT / "runs" / "part2" / "poems"
-NUM_POEMS, SEEDS = 5_000, (0, 1, 2)
+NUM_POEMS, SEEDS = 3_000, (0, 1, 2)
 SETTINGS = {"poems": str(RUNS / "poems.json"), "num_epochs": 8, "batch_size": 64, "patience": 0, "precision": "bf16"}
 LEARNING_RATES = {
     "sgd": (0.3, 1.0, 3.0),
@@ -49,8 +49,11 @@ def main() -> None:
     if not args.draw_only:
         write_poems()
         rates, grid = best_rates(args.jobs)
-        write_results("part2_poems_optimizers", curves(rates, args.jobs), seeds=SEEDS, settings=SETTINGS, held_out_loss=grid)
-        write_results("part2_poems_inits", init_curves(rates["adam"], args.jobs), seeds=SEEDS, settings=SETTINGS)
+        described = {"seeds": SEEDS, "settings": {**SETTINGS, "poems": f"{NUM_POEMS} Tang poems"}, "held_out_loss": grid}
+        rows = curves([(name, rate, "uniform") for name, rate in rates.items()], args.jobs)
+        write_results("part2_poems_optimizers", rows, **described)
+        rows = curves([("adam", rates["adam"], init) for init in INITS], args.jobs)
+        write_results("part2_poems_inits", rows, **described)
         (result,) = run_jobs([TANG], 1)
         losses = read_metrics(TANG.run_dir / "metrics.csv")["held_out_loss"]
         rows = [{"epoch": k, "step": step, "held_out_loss": loss} for k, (step, loss) in enumerate(losses, start=1)]
@@ -62,9 +65,8 @@ def main() -> None:
         for choice in dict.fromkeys(row[kind] for row in rows):
             chosen = [row for row in rows if row[kind] == choice]
             last = [row["held_out_loss"] for row in chosen if row["epoch"] == SETTINGS["num_epochs"]]
-            print(
-                f"{choice} ({chosen[0]['learning_rate']:g}): held-out loss {mean(last):.3f} ({min(last):.3f} to {max(last):.3f})"
-            )
+            spread = f"{mean(last):.3f} ({min(last):.3f} to {max(last):.3f})"
+            print(f"{choice} ({chosen[0]['learning_rate']:g}): held-out loss {spread}")
     print(f"results and figures: {short_path(FIGURES)}/part2_poems_*.pdf, report/results/ likewise")
 
 
@@ -77,39 +79,29 @@ def write_poems() -> None:
     write_atomically(RUNS / "poems.json", json.dumps(content, ensure_ascii=False).encode())
 
 
-def job(optimizer: str, learning_rate: float, seed: int, init: str = "uniform") -> Job:
+def job(optimizer: str, learning_rate: float, init: str, seed: int) -> Job:
     arguments = {**SETTINGS, "optimizer": optimizer, "learning_rate": learning_rate, "init": init, "seed": seed}
     return Job("part2/train.py", RUNS / f"{optimizer}_{learning_rate:g}_{init}_seed{seed}", arguments)
 
 
 def best_rates(num_parallel: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Return each optimizer's best learning rate, and the last held-out loss at every rate."""
+    """Return each optimizer's best learning rate, and the last held-out loss at every rate, both of the first seed."""
     plan = [(name, rate) for name, rates in LEARNING_RATES.items() for rate in rates]
-    jobs = [job(name, rate, SEEDS[0]) for name, rate in plan]
+    jobs = [job(name, rate, "uniform", SEEDS[0]) for name, rate in plan]
     run_jobs(jobs, num_parallel)
     last = {run: read_metrics(job.run_dir / "metrics.csv")["held_out_loss"][-1][1] for run, job in zip(plan, jobs)}
     grid = {name: {f"{rate:g}": last[name, rate] for rate in rates} for name, rates in LEARNING_RATES.items()}
     return {name: min(rates, key=lambda rate, name=name: last[name, rate]) for name, rates in LEARNING_RATES.items()}, grid
 
 
-def curves(rates: dict[str, float], num_parallel: int) -> list[dict[str, Any]]:
-    plan = [(name, rate, seed) for name, rate in rates.items() for seed in SEEDS]
+def curves(settings: list[tuple[str, float, str]], num_parallel: int) -> list[dict[str, Any]]:
+    """Return one row for each epoch of each seed of each (optimizer, learning rate, initialisation)."""
+    plan = [(*setting, seed) for setting in settings for seed in SEEDS]
     jobs = [job(*run) for run in plan]
     run_jobs(jobs, num_parallel)
     return [
-        {"optimizer": name, "learning_rate": rate, "seed": seed, "epoch": epoch, "held_out_loss": loss}
-        for (name, rate, seed), job in zip(plan, jobs)
-        for epoch, (_, loss) in enumerate(read_metrics(job.run_dir / "metrics.csv")["held_out_loss"], start=1)
-    ]
-
-
-def init_curves(rate: float, num_parallel: int) -> list[dict[str, Any]]:
-    plan = [(init, seed) for init in INITS for seed in SEEDS]
-    jobs = [job("adam", rate, seed, init) for init, seed in plan]
-    run_jobs(jobs, num_parallel)
-    return [
-        {"init": init, "learning_rate": rate, "seed": seed, "epoch": epoch, "held_out_loss": loss}
-        for (init, seed), job in zip(plan, jobs)
+        {"optimizer": name, "learning_rate": rate, "init": init, "seed": seed, "epoch": epoch, "held_out_loss": loss}
+        for (name, rate, init, seed), job in zip(plan, jobs)
         for epoch, (_, loss) in enumerate(read_metrics(job.run_dir / "metrics.csv")["held_out_loss"], start=1)
     ]
 

@@ -2,19 +2,20 @@
 
     python part2/study_grimm.py --jobs 2
 
-Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units, `--precision bf16`). Then, from
-the best weights of the first run, what they write. Results, each a CSV under report/results/ with a .json beside it:
+Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, with the best
+weights of the first run, what it writes. Results, each a CSV under report/results/ with a .json beside it:
 
 * part2_grimm_curves: loss and accuracy, the mean over the batches logged since the last row, and on the held-out tail.
-* part2_grimm_samples: five greedy texts of 200 characters at five stages of training; the first 30 characters are those of 2.4b.
-* part2_grimm_temperatures: how different and how real the words are at seven temperatures, over 64 texts of 200 characters for each
-  of the three runs.
+* part2_grimm_samples: five greedy texts of 200 characters at five stages of training; for 2.4b, the first 30 of each.
+* part2_grimm_temperatures: how varied and how real the words are at seven temperatures, over 64 texts of 200 characters from
+  each of the three runs.
 * part2_grimm_texts: three texts for each of the handout's temperatures. part2_grimm_completions: ten prompts, completed.
 """
 
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -116,7 +117,7 @@ def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> li
             numbers = model.sample(NUM_TEXTS, TEXT_LENGTH, tau, generator).t().tolist()
             # the first and the last word of a text may be cut
             written = [words("".join(checkpoint["vocabulary"][k] for k in text))[1:-1] for text in numbers]
-            pairs = [pair for text in written for pair in zip(text, text[1:])]
+            pairs = [pair for text in written for pair in pairwise(text)]
             single = [word for text in written for word in text]
             rows.append(
                 {
@@ -191,9 +192,8 @@ def draw_temperatures(rows: list[dict[str, Any]]) -> None:
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
     figure, (axes,) = new_figure()
-    for k, (name, label) in enumerate(
-        (("real_words", "words that the book has"), ("distinct_pairs", "distinct pairs of words"))
-    ):
+    labels = {"real_words": "words that the book has", "distinct_pairs": "distinct pairs of words"}
+    for k, (name, label) in enumerate(labels.items()):
         axes.plot([row["temperature"] for row in rows], [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=label)
         means = [mean(row[name] for row in rows if row["temperature"] == tau) for tau in TEMPERATURES]
         axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])

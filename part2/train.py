@@ -48,7 +48,7 @@ POEM_DEFAULTS = {
     "eval_every": None,
     "patience": 1,
 }
-TRAIN_STEPS, POEM_EPOCHS = 12_000, 40
+TRAIN_STEPS, POEM_EPOCHS = 10_000, 40
 COLUMNS = (
     "loss",
     "accuracy",
@@ -300,7 +300,7 @@ def parse_arguments() -> Namespace:
     add("--precision", choices=PRECISIONS, default="float32", help="bf16: the recurrences in bfloat16")
     add("--batch_size", type=positive_int, default=64, help="windows, streams or poems a step")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--train_steps", type=positive_int, help="steps; default 12000")
+    length.add_argument("--train_steps", type=positive_int, help="steps; default 10000")
     length.add_argument("--num_epochs", type=positive_int, help="instead: times through the text; default for poems 40")
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="momentum is SGD with momentum 0.9")
     add("--learning_rate", "--lr", type=positive_float, default=2e-3, help="of the optimizer")
