@@ -25,14 +25,21 @@ experiments: .venv/core   ## every run behind report/results/, resumable
 	$(PY) part1/sweep.py --jobs $(JOBS)
 	$(PY) part1/gradient_flow.py --jobs $(JOBS)
 	$(PY) part1/compare_optimizers.py --jobs $(JOBS)
+	$(PY) part2/study_grimm.py --jobs $(JOBS)
+	$(PY) part2/study_shakespeare.py
+	$(PY) part2/compare_poems.py --jobs $(JOBS)
 
 figures: .venv/core       ## report/figures/ from report/results/
 	$(PY) part1/sweep.py --draw_only
 	$(PY) part1/gradient_flow.py --draw_only
 	$(PY) part1/compare_optimizers.py --draw_only
+	$(PY) part2/study_grimm.py --draw_only
+	$(PY) part2/study_shakespeare.py --draw_only
+	$(PY) part2/compare_poems.py --draw_only
 
 bench: .venv/core         ## speed beside what a user would take instead
 	$(PY) benchmarks/part1.py
+	$(PY) benchmarks/part2.py
 
 clean:
 	rm -rf .venv

@@ -15,16 +15,15 @@ import math
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.timing import interleaved_medians, report
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
@@ -131,28 +130,6 @@ def training(train_steps: int) -> list[dict]:
             result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
             rates[model] = result["steps"] / result["seconds"]
     return report("steps of part1/train.py --input_length 10", "1/s", rates, "RNN")
-
-
-def interleaved_medians(variants: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return milliseconds a call; every round calls each variant once, so that a slow moment of the machine hits all."""
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for round_number in range(repeats + 2):
-        for name, call in variants.items():
-            started = time.perf_counter()
-            call()
-            if round_number >= 2:  # two rounds to warm up
-                times[name].append(time.perf_counter() - started)
-    return {name: 1000 * median(values) for name, values in times.items()}
-
-
-def report(benchmark: str, unit: str, values: dict[str, float], reference: str) -> list[dict]:
-    print(benchmark)
-    rows = []
-    for name, value in values.items():
-        ratio = value / values[reference]
-        print(f"    {name:<28}{value:>14,.4g} {unit:<4}{ratio:8.2f} x {reference}")
-        rows.append({"benchmark": benchmark, "variant": name, "value": f"{value:.5g}", "unit": unit, "ratio": f"{ratio:.3f}"})
-    return rows
 
 
 if __name__ == "__main__":

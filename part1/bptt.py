@@ -68,6 +68,8 @@ def lstm_sequence(z: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor) -> tuple[Ten
         c_0: (B, n) cell state before the first step.
         W_h: (4n, n) recurrent weights W_gh, W_ih, W_fh, W_oh, stacked.
 
+        With z, h_0 and W_h in bfloat16, c_0 may be float32; the cell states, which add up many small terms, then are too.
+
     Returns:
         (T, B, n) states h(1) ... h(T) and the (B, n) cell state c(T), once differentiable in all four arguments.
 

@@ -9,6 +9,7 @@ characters. `part2/generate.py` writes with what was trained.
 """
 
 import math
+import shlex
 import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
@@ -30,7 +31,7 @@ from common.errors import (
     positive_int,
     run_command,
 )
-from common.machine import get_device, seeded_generator
+from common.machine import get_device, seeded_generator, short_path
 from common.run_folder import RunFolder
 from part1.optimizers import OPTIMIZERS
 from part2.dataset import Batch, ContiguousStreams, Corpus, RandomWindows, encode, find_text, held_out_batches
@@ -38,6 +39,7 @@ from part2.model import INITS, PRECISIONS, TextGenerationModel
 from part2.poems import END, FIRST_CHARACTERS, PoemBatches, PoemCorpus, held_out_poems
 
 HELD_OUT, NUM_SAMPLES, NUM_STAGES = 0.1, 5, 5
+PROMPT = "Sleeping beauty is"
 # After report 002; an evaluation each epoch, and the end when the held-out loss has risen.
 POEM_DEFAULTS = {
     "seq_length": 50,
@@ -180,9 +182,8 @@ def train(args: Namespace) -> None:
                 samples.append({"step": step, "texts": texts})
                 run.write_json("samples.json", samples)
                 run.log_text(step, "samples", "\n\n".join(f"`{readable(text)}`" for text in texts))
-                progress.write(f"step {step:,}:", file=sys.stdout)
-                for text in texts:
-                    progress.write(f"    {readable(text)}", file=sys.stdout)
+                lines = [f"step {step:,}:", *(f"    {readable(text)}" for text in texts)]
+                progress.write("\n".join(lines), file=sys.stdout)
             if evaluated or stop.signal_number:
                 save()
             progress.update()
@@ -208,8 +209,9 @@ def train(args: Namespace) -> None:
         f"{name}: held-out loss {lowest_loss:.4f} nats a character, {lowest_loss / math.log(2):.3f} bits, perplexity "
         f"{math.exp(lowest_loss):.2f}, at step {lowest_step:,} of {step:,}; {seconds:.1f} s; run folder {run}"
     )
-    prompt = first[0] if args.poems else '"Sleeping beauty is"'
-    print(f"write with it: python part2/generate.py --checkpoint {run} --prompt {prompt} --length 200 --temperature 0.5")
+    script = short_path(Path(__file__).with_name("generate.py"))
+    prompt = PROMPT if set(PROMPT) <= set(corpus.vocabulary) else first[0]
+    print(f"write with it: python {script} --checkpoint {run} --prompt {shlex.quote(prompt)} --length 200 --temperature 0.5")
 
 
 @torch.no_grad()

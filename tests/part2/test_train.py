@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -52,6 +53,8 @@ def reference(tmp_path_factory):
         summary,
     )
     assert command.startswith(f"write with it: python part2/generate.py --checkpoint {folder} --prompt ")
+    written = run_script(*shlex.split(command.split("python ")[1]))
+    assert written.returncode == 0 and len(written.stdout) > 200, written.stderr
     return folder
 
 
@@ -189,7 +192,7 @@ def test_the_best_weights_are_kept_when_training_goes_on(tmp_path):
 def test_poems_are_learnt_and_written(tmp_path):
     done = train(*POEMS, "--run_dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "write with it: python part2/generate.py" in done.stdout and "--prompt 日" in done.stdout
+    assert "write with it: python part2/generate.py" in done.stdout and "--prompt '日'" in done.stdout
     samples = json.loads((tmp_path / "samples.json").read_text(encoding="utf-8"))
     assert [text[0] for text in samples[-1]["texts"]] == list("日紅山夜湖海月")
     assert not any("\n" in text for text in samples[-1]["texts"])
