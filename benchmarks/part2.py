@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from string import ascii_lowercase
 
 import numpy as np
@@ -121,7 +122,7 @@ def generation(repeats: int) -> list[dict]:
     for B in (1, 64):
         milliseconds = interleaved_medians(writers(model, B, 200), repeats)
         rates = {name: 200_000 * B / value for name, value in milliseconds.items()}
-        rows += report(f"characters written, {B} texts of 200 side by side", "1/s", rates, "torch.nn.LSTM, state carried")
+        rows += report(f"characters written, texts of 200, batch {B}", "1/s", rates, "torch.nn.LSTM, state carried")
     lengths = {"ours": (50, 200, 800, 3200), "torch.nn.LSTM, state carried": (50, 200, 800), "ours, whole text": (50, 200, 800)}
     for name, texts in lengths.items():
         variants = {f"text of {length:,}": writers(model, 1, length)[name] for length in texts}
@@ -214,12 +215,19 @@ def cutting(repeats: int) -> list[dict]:
 
 
 def training(train_steps: int) -> list[dict]:
+    """Medians of three runs each, taken in turns."""
+    loops, runs = zip(*((plain_loop(train_steps), whole_run(train_steps)) for _ in range(3)))
+    rates = {"plain loop over torch.nn": median(loops), "part2/train.py": median(runs)}
+    return report("training steps, part2/train.py --txt_file assets/grimm.txt", "1/s", rates, "plain loop over torch.nn")
+
+
+def whole_run(train_steps: int) -> float:
+    """Return steps a second of part2/train.py."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["--txt_file", str(BOOK), "--train_steps", str(train_steps), "--device", "cpu", "--run_dir", folder]
         subprocess.run([sys.executable, str(ROOT / "part2" / "train.py"), *words], check=True, stdout=subprocess.DEVNULL)
         result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    rates = {"plain loop over torch.nn": plain_loop(train_steps), "part2/train.py": result["steps"] / result["seconds"]}
-    return report("training steps, part2/train.py --txt_file assets/grimm.txt", "1/s", rates, "plain loop over torch.nn")
+    return result["steps"] / result["seconds"]
 
 
 def plain_loop(train_steps: int) -> float:

@@ -34,8 +34,8 @@ RUNS = ROOT / "runs" / "part2" / "poems"
 NUM_POEMS, SEEDS = 3_000, (0, 1, 2)
 SETTINGS = {"poems": str(RUNS / "poems.json"), "num_epochs": 8, "batch_size": 64, "patience": 0, "precision": "bf16"}
 LEARNING_RATES = {
-    "sgd": (0.3, 1.0, 3.0),
-    "momentum": (0.1, 0.3, 1.0),
+    "sgd": (1.0, 3.0, 10.0),
+    "momentum": (0.3, 1.0, 3.0),
     "rmsprop": (3e-4, 1e-3, 3e-3),
     "adam": (1e-3, 3e-3, 1e-2),
     "adagrad": (0.01, 0.03, 0.1),

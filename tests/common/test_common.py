@@ -201,7 +201,9 @@ def test_downloads_are_verified(https_server, tmp_path):
 
 SCRIPT = """
 import json, pathlib, sys
-words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+flag = "--twice" in sys.argv
+rest = [word for word in sys.argv[1:] if word != "--twice"]
+words = dict(zip(rest[::2], rest[1::2]))
 folder = pathlib.Path(words["--run_dir"])
 if words["--size"] == "13":
     print("first line\\nscript: thirteen is too much", file=sys.stderr)
@@ -209,8 +211,8 @@ if words["--size"] == "13":
 folder.mkdir(parents=True, exist_ok=True)
 with open(folder / "calls", "a") as file:
     file.write("x")
-(folder / "config.json").write_text(json.dumps({"arguments": {"size": int(words["--size"])}}))
-(folder / "result.json").write_text(json.dumps({"square": int(words["--size"]) ** 2}))
+(folder / "config.json").write_text(json.dumps({"arguments": {"size": int(words["--size"]), "twice": flag}}))
+(folder / "result.json").write_text(json.dumps({"square": int(words["--size"]) ** 2 * (2 if flag else 1)}))
 """
 
 
@@ -221,6 +223,7 @@ def test_jobs_run_once_and_results_keep_their_order(tmp_path):
     for _ in range(2):
         assert run_jobs(jobs, 2) == [{"square": 9}, {"square": 1}, {"square": 4}]
     assert (tmp_path / "run3" / "calls").read_text() == "x"
+    assert run_jobs([Job(str(script), tmp_path / "flag", {"size": 3, "twice": True})], 1) == [{"square": 18}]
     with pytest.raises(CommandError, match="run3 holds a run with --size 3, not 4"):
         run_jobs([Job(str(script), tmp_path / "run3", {"size": 4})], 1)
     with pytest.raises(CommandError, match="exit code 2: script: thirteen is too much"):
