@@ -8,6 +8,7 @@ the last one ended. Batch number k depends on the seed and on k alone, so that a
 """
 
 import json
+import mmap
 import os
 import sys
 import zlib
@@ -146,8 +147,14 @@ class Corpus:
 
     @property
     def tokens(self) -> np.ndarray:
-        """The encoded text, (size,). A mapped one is mapped anew each time: pages that were read do not pile up."""
-        return np.memmap(self._file, self._dtype, "r") if self._tokens is None else self._tokens
+        """The encoded text, (size,). A mapped one is mapped anew each time, so that pages which were read do not pile up."""
+        if self._tokens is not None:
+            return self._tokens
+        with open(self._file, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(mapped, "madvise"):  # not on Windows
+            mapped.madvise(mmap.MADV_RANDOM)  # read the pages that are asked for, and none around them
+        return np.frombuffer(mapped, self._dtype)
 
     @property
     def train(self) -> np.ndarray:
