@@ -8,7 +8,6 @@ the last one ended. Batch number k depends on the seed and on k alone, so that a
 """
 
 import json
-import mmap
 import os
 import sys
 import zlib
@@ -79,7 +78,7 @@ class TextDataset(torch.utils.data.Dataset):
             start = int(torch.randint(self._last_start + 1, ()))
         else:
             start = min(item % len(self) * self.step_size, self._last_start)
-        inputs, targets = _cut(self.corpus.tokens, np.array([start]), self.seq_length)
+        inputs, targets = _cut(self.corpus, np.array([start]), self.seq_length)
         return inputs[:, 0], targets[:, 0]
 
     @property
@@ -102,7 +101,7 @@ class Corpus:
 
     A byte order mark is dropped and every line end becomes a newline. With `held_out`, that share at the text's end is kept
     from training: the vocabulary is that of the part before, and characters which only the tail has become UNKNOWN. A file
-    of more than 64 MiB is encoded into `data/encoded/` and mapped from there, so that memory does not grow with it.
+    of more than 64 MiB is encoded into `data/encoded/` and read from there, so that memory does not grow with it.
 
     Attributes:
         vocabulary: the characters, in the order of their code points; a character's number is its place.
@@ -147,23 +146,27 @@ class Corpus:
 
     @property
     def tokens(self) -> np.ndarray:
-        """The encoded text, (size,). A mapped one is mapped anew each time, so that pages which were read do not pile up."""
-        if self._tokens is not None:
-            return self._tokens
-        with open(self._file, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(mapped, "madvise"):  # not on Windows
-            mapped.madvise(mmap.MADV_RANDOM)  # read the pages that are asked for, and none around them
-        return np.frombuffer(mapped, self._dtype)
-
-    @property
-    def train(self) -> np.ndarray:
-        return self.tokens[: self.num_train]
+        """The encoded text, (size,), in memory or mapped."""
+        return np.memmap(self._file, self._dtype, "r") if self._tokens is None else self._tokens
 
     @property
     def tail(self) -> np.ndarray:
         """The held-out tail and the one character before it, from which its first is predicted."""
         return self.tokens[max(self.num_train - 1, 0) :]
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Return the `length` characters from each of B places on, (length, B).
+
+        From a file they are read, not mapped: the system maps up to a megabyte around each place that is touched.
+        """
+        if self._tokens is not None:
+            return self._tokens[starts + np.arange(length)[:, None]]
+        rows = np.empty((len(starts), length), self._dtype)
+        with open(self._file, "rb", buffering=0) as file:
+            for row, start in zip(rows, starts.tolist()):
+                file.seek(start * rows.itemsize)
+                file.readinto(row)
+        return rows.T
 
     @cached_property
     def _dtype(self) -> type:
@@ -218,7 +221,7 @@ class RandomWindows:
     def batch(self, step: int) -> Batch:
         """Return the batch of training step `step`, counted from 0."""
         starts = np.random.default_rng([self.seed, step]).integers(self._last_start + 1, size=self.batch_size)
-        return Batch(*_cut(self.corpus.train, starts, self.seq_length), fresh=True)
+        return Batch(*_cut(self.corpus, starts, self.seq_length), fresh=True)
 
 
 class ContiguousStreams:
@@ -243,7 +246,7 @@ class ContiguousStreams:
         epoch, position = divmod(step, self.steps_per_epoch)
         shift = np.random.default_rng([self.seed, epoch]).integers(self.seq_length)
         starts = np.arange(self.batch_size) * self._stream_length + position * self.seq_length + shift
-        return Batch(*_cut(self.corpus.train, starts, self.seq_length), fresh=position == 0)
+        return Batch(*_cut(self.corpus, starts, self.seq_length), fresh=position == 0)
 
 
 def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 256) -> Iterator[Batch]:
@@ -291,9 +294,9 @@ def _last_start(size: int, seq_length: int) -> int:
     return size - seq_length - 1
 
 
-def _cut(tokens: np.ndarray, starts: np.ndarray, seq_length: int) -> tuple[Tensor, Tensor]:
-    """Return the windows at `starts` and the same one character later, (T, B) each, in one indexing."""
-    windows = torch.from_numpy(tokens[starts + np.arange(seq_length + 1)[:, None]].astype(np.int64))  # (T + 1, B)
+def _cut(corpus: Corpus, starts: np.ndarray, seq_length: int) -> tuple[Tensor, Tensor]:
+    """Return the windows at `starts` and the same one character later, (T, B) each."""
+    windows = torch.from_numpy(corpus.windows(starts, seq_length + 1).astype(np.int64))  # (T + 1, B)
     return windows[:-1], windows[1:]
 
 
