@@ -4,8 +4,8 @@
     python part2/train.py --poems tang                        Tang poems; `--poems builtin` needs no download
 
 Every `eval_every` steps the model reads the held-out text (the book's last tenth, a tenth of the poems), and the weights with
-the lowest loss there are kept in best.pt. Every `sample_every` steps it writes five texts greedily, from the same five first
-characters. `part2/generate.py` writes with what was trained.
+the lowest loss there are kept in best.pt. Every `sample_every` steps, and in the end, it writes five texts greedily, each time
+from the same five first characters. `part2/generate.py` writes with what was trained.
 """
 
 import math
@@ -119,6 +119,13 @@ def train(args: Namespace) -> None:
             samples=samples,
         )
 
+    def write_samples() -> None:
+        texts = write_greedily(model, corpus.vocabulary, first, args.sample_length, described["end"])
+        samples.append({"step": step, "texts": texts})
+        run.write_json("samples.json", samples)
+        run.log_text(step, "samples", "\n\n".join(f"`{readable(text)}`" for text in texts))
+        progress.write("\n".join([f"step {step:,}:", *(f"    {readable(text)}" for text in texts)]), file=sys.stdout)
+
     began = time.perf_counter() - seconds
     progress = tqdm(total=train_steps, initial=step, desc=name, unit="step", disable=None, leave=False)
     shown = {}
@@ -178,12 +185,7 @@ def train(args: Namespace) -> None:
                     | shown
                 )
             if step % sample_every == 0:
-                texts = write_greedily(model, corpus.vocabulary, first, args.sample_length, described["end"])
-                samples.append({"step": step, "texts": texts})
-                run.write_json("samples.json", samples)
-                run.log_text(step, "samples", "\n\n".join(f"`{readable(text)}`" for text in texts))
-                lines = [f"step {step:,}:", *(f"    {readable(text)}" for text in texts)]
-                progress.write("\n".join(lines), file=sys.stdout)
+                write_samples()
             if evaluated or stop.signal_number:
                 save()
             progress.update()
@@ -191,6 +193,8 @@ def train(args: Namespace) -> None:
                 message = f"stopped at step {step:,}; go on with: {run.resume_command()}"
                 raise CommandError(message, 128 + stop.signal_number)
 
+        if not (samples and samples[-1]["step"] == step):
+            write_samples()
         run.log_embedding(step, model.embedding.weight, [readable(character) for character in corpus.vocabulary])
         run.write_result(
             {

@@ -186,6 +186,7 @@ def test_the_best_weights_are_kept_when_training_goes_on(tmp_path):
     losses = dict(read_metrics(tmp_path / "run" / "metrics.csv")["held_out_loss"])
     assert result["held_out_loss"] == min(losses.values()) == losses[result["best_step"]]
     assert result["steps"] == result["best_step"] + 6 * 5 < 300
+    assert json.loads((tmp_path / "run" / "samples.json").read_text())[-1]["step"] == result["steps"]
     assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["step"] == result["best_step"]
 
 
