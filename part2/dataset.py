@@ -118,31 +118,15 @@ class Corpus:
         if not self.path.exists():
             raise CommandError(f"{short_path(self.path)} does not exist")
         stat = self.path.stat()
-        if stat.st_size <= IN_MEMORY:
+        if stat.st_size > IN_MEMORY:
+            self._tokens = None
+            key = sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {held_out}".encode()).hexdigest()
+            self._file = ROOT / "data" / "encoded" / f"{key[:16]}.tokens"
+            self._open_file(held_out)
+        else:
             self._survey(held_out)
             self._tokens = np.concatenate(list(self._encode()))
             self.checksum = zlib.crc32(self._tokens)
-            return
-        self._tokens = None
-        key = sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {held_out}".encode()).hexdigest()
-        self._file = ROOT / "data" / "encoded" / f"{key[:16]}.tokens"
-        notes = self._file.with_suffix(".json")
-        if notes.exists() and self._file.exists():
-            self.__dict__ |= json.loads(notes.read_text(encoding="utf-8"))
-            return
-        self._survey(held_out)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary, self.checksum = self._file.with_suffix(f".{os.getpid()}"), 0
-        try:
-            with open(temporary, "wb") as file:
-                for tokens in self._encode():
-                    self.checksum = zlib.crc32(tokens, self.checksum)
-                    file.write(tokens)
-            os.replace(temporary, self._file)
-        finally:
-            temporary.unlink(missing_ok=True)
-        found = {name: getattr(self, name) for name in ("vocabulary", "size", "num_train", "checksum")}
-        write_atomically(notes, json.dumps(found).encode())
 
     @property
     def tokens(self) -> np.ndarray:
@@ -171,6 +155,26 @@ class Corpus:
     @cached_property
     def _dtype(self) -> type:
         return np.min_scalar_type(len(self.vocabulary) - 1)
+
+    def _open_file(self, held_out: float) -> None:
+        """Take the attributes from the notes beside the encoded file, or make both."""
+        notes = self._file.with_suffix(".json")
+        if notes.exists() and self._file.exists():
+            self.__dict__ |= json.loads(notes.read_text(encoding="utf-8"))
+            return
+        self._survey(held_out)
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        temporary, self.checksum = self._file.with_suffix(f".{os.getpid()}"), 0
+        try:
+            with open(temporary, "wb") as file:
+                for tokens in self._encode():
+                    self.checksum = zlib.crc32(tokens, self.checksum)
+                    file.write(tokens)
+            os.replace(temporary, self._file)
+        finally:
+            temporary.unlink(missing_ok=True)
+        found = {name: getattr(self, name) for name in ("vocabulary", "size", "num_train", "checksum")}
+        write_atomically(notes, json.dumps(found).encode())
 
     def _survey(self, held_out: float) -> None:
         """Find the text's size, where the tail begins, and the vocabulary of what stands before it."""
