@@ -54,12 +54,16 @@ class LSTM(nn.Module):
         """Return h(1) ... h(T), (T, B, n), for (T, B, d) embeddings."""
         return self.states(embeds)[0]
 
-    def states(self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def states(
+        self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None, weight_dropout: float = 0.0
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
 
-        The products are computed in the type of `embeds`.
+        The products are computed in the type of `embeds`. Of W_h a share `weight_dropout` is left out, the same weights at
+        all steps (Merity et al. 2018).
         """
-        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, self.W_h, self.b))
+        W_h = F.dropout(self.W_h, weight_dropout) if weight_dropout else self.W_h
+        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, W_h, self.b))
         z = torch.addmm(b, embeds.flatten(0, 1), W_x.t()).unflatten(0, embeds.shape[:2])  # (T, B, 4n): W_x x(t) + b
         if state is None:
             h_0 = z.new_zeros(z.shape[1], W_h.shape[1])
@@ -96,15 +100,16 @@ class TextGenerationModel(nn.Module):
 
     Args:
         args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
-            share of each layer's inputs, and of the output's, that training leaves out), `init` ("uniform"), `precision`
-            ("float32"; "bf16" computes all products in bfloat16; parameters, cell states and logits stay in float32).
+            share of each layer's inputs, and of the output's, that training leaves out), `weight_dropout` (0: the same of the
+            recurrent weights), `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16; parameters,
+            cell states and logits stay in float32).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
     def __init__(self, args: Namespace, generator: torch.Generator | None = None):
         super().__init__()
         self.vocabulary_size = args.vocabulary_size
-        self.dropout = getattr(args, "dropout", 0.0)
+        self.dropout, self.weight_dropout = getattr(args, "dropout", 0.0), getattr(args, "weight_dropout", 0.0)
         self.compute_dtype = PRECISIONS[getattr(args, "precision", "float32")]
         sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
         self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
@@ -118,14 +123,14 @@ class TextGenerationModel(nn.Module):
 
     def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the logits and every layer's last state, from the initial `state`, zeros by default."""
-        return self._run(x, state, self.dropout if self.training else 0.0)
+        return self._run(x, state, self.dropout, self.weight_dropout) if self.training else self._run(x, state)
 
-    def _run(self, x: Tensor, state: State | None, dropout: float) -> tuple[Tensor, State]:
+    def _run(self, x: Tensor, state: State | None, dropout: float = 0.0, weight_dropout: float = 0.0) -> tuple[Tensor, State]:
         W_ph, b_p = self.output.weight, self.output.bias
         dtype = self.compute_dtype or W_ph.dtype
         h, last = self.embedding(x).to(dtype), []  # (T, B, d)
         for k, layer in enumerate(self.layers):
-            h, state_k = layer.states(drop(h, dropout), state[k] if state else None)  # (T, B, n)
+            h, state_k = layer.states(drop(h, dropout), state[k] if state else None, weight_dropout)  # (T, B, n)
             last.append(state_k)
         return F.linear(drop(h, dropout), W_ph.to(dtype), b_p.to(dtype)).to(W_ph.dtype), last  # (14): (T, B, K)
 
@@ -173,7 +178,7 @@ class TextGenerationModel(nn.Module):
         x, state = prompt, None
         while True:
             with torch.no_grad():
-                logits, state = self._run(x.to(self.output.weight.device), state, dropout=0.0)
+                logits, state = self._run(x.to(self.output.weight.device), state)
                 x = choose(logits[-1].cpu(), temperature, generator, top_k).unsqueeze(0)
             yield x[0]
 

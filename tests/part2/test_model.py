@@ -113,9 +113,23 @@ def test_dropout_leaves_out_the_same_units_at_all_steps():
     assert h.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert torch.equal(h[0], h[5]) and not torch.equal(h[:, 0], h[:, 1])
     assert (h == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
-    model, x = build(dropout=0.5), characters(9, 4)
-    assert not torch.equal(model(x), model(x))
-    assert torch.equal(model.eval()(x), model(x))
+    for share in ({"dropout": 0.5}, {"weight_dropout": 0.5}):
+        model, x = build(**share), characters(9, 4)
+        assert not torch.equal(model(x), model(x))
+        assert torch.equal(model.eval()(x), model(x))
+
+
+def test_weight_dropout_leaves_out_recurrent_weights():
+    """Equal, for the same random state, to a layer whose W_h was thinned beforehand."""
+    layer, x = build().layers[0], torch.randn(6, 3, 5)
+    torch.manual_seed(0)
+    h, _ = layer.states(x, weight_dropout=0.5)
+    torch.manual_seed(0)
+    thinned = LSTM(7, 5)
+    torch.manual_seed(0)
+    thinned.load_state_dict(layer.state_dict() | {"W_h": F.dropout(layer.W_h.detach(), 0.5)})
+    assert (thinned.W_h == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
+    assert torch.equal(h, thinned(x))
 
 
 def test_sample_shapes_and_first_characters():
@@ -145,7 +159,7 @@ def test_writing_reads_one_character_at_a_time(monkeypatch):
 
 
 def test_writing_ignores_dropout_and_keeps_the_mode():
-    model, plain = build(dropout=0.9), build()
+    model, plain = build(dropout=0.9, weight_dropout=0.9), build()
     plain.load_state_dict(model.state_dict())
     prompt = characters(4, 6)
     assert torch.equal(model.complete(prompt, 20), plain.complete(prompt, 20)) and model.training
