@@ -101,8 +101,8 @@ class TextGenerationModel(nn.Module):
     Args:
         args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
             share of each layer's inputs, and of the output's, that training leaves out), `weight_dropout` (0: the same of the
-            recurrent weights), `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16; parameters,
-            cell states and logits stay in float32).
+            recurrent weights), `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16, while
+            parameters, cell states and logits stay in float32).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 

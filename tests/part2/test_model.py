@@ -124,7 +124,6 @@ def test_weight_dropout_leaves_out_recurrent_weights():
     layer, x = build().layers[0], torch.randn(6, 3, 5)
     torch.manual_seed(0)
     h, _ = layer.states(x, weight_dropout=0.5)
-    torch.manual_seed(0)
     thinned = LSTM(7, 5)
     torch.manual_seed(0)
     thinned.load_state_dict(layer.state_dict() | {"W_h": F.dropout(layer.W_h.detach(), 0.5)})
