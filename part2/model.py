@@ -100,9 +100,9 @@ class TextGenerationModel(nn.Module):
 
     Args:
         args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
-            share of each layer's inputs, and of the output's, that training leaves out), `weight_dropout` (0: the same of the
-            recurrent weights), `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16, while
-            parameters, cell states and logits stay in float32).
+            share of each layer's outputs that training leaves out), `weight_dropout` (0: the same of the recurrent weights),
+            `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16, while parameters, cell
+            states and logits stay in float32).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
@@ -130,9 +130,10 @@ class TextGenerationModel(nn.Module):
         dtype = self.compute_dtype or W_ph.dtype
         h, last = self.embedding(x).to(dtype), []  # (T, B, d)
         for k, layer in enumerate(self.layers):
-            h, state_k = layer.states(drop(h, dropout), state[k] if state else None, weight_dropout)  # (T, B, n)
+            h, state_k = layer.states(h, state[k] if state else None, weight_dropout)  # (T, B, n)
+            h = drop(h, dropout)
             last.append(state_k)
-        return F.linear(drop(h, dropout), W_ph.to(dtype), b_p.to(dtype)).to(W_ph.dtype), last  # (14): (T, B, K)
+        return F.linear(h, W_ph.to(dtype), b_p.to(dtype)).to(W_ph.dtype), last  # (14): (T, B, K)
 
     def sample(
         self,

@@ -308,7 +308,7 @@ def parse_arguments() -> Namespace:
     add("--lstm_num_hidden", "--lstm_hidden_dim", dest="lstm_hidden_dim", type=positive_int, default=128, help="units a layer")
     add("--lstm_num_layers", type=positive_int, default=2, help="layers")
     add("--embedding_size", type=positive_int, default=64, help="size of a character's vector")
-    add("--dropout_keep_prob", type=keep_probability, default=1.0, help="1 - dropout of each layer's input and of the output's")
+    add("--dropout_keep_prob", type=keep_probability, default=1.0, help="1 - dropout of each layer's output")
     add("--weight_dropout", type=share, default=0.0, help="share of the recurrent weights left out at each step of training")
     add("--init", choices=INITS, default="uniform", help="of the weights")
     add("--precision", choices=PRECISIONS, default="float32", help="bf16: the recurrences in bfloat16")
