@@ -39,7 +39,7 @@ LEARNING_RATES = {
     "rmsprop": (3e-4, 1e-3, 3e-3),
     "adam": (1e-3, 3e-3, 1e-2),
     "adagrad": (0.01, 0.03, 0.1),
-    "adadelta": (1.0, 3.0, 10.0),
+    "adadelta": (3.0, 10.0, 30.0),
 }
 TANG = Job("part2/train.py", RUNS / "tang", {"poems": "tang", "precision": "bf16", "seed": 0})
 
