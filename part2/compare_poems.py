@@ -130,7 +130,9 @@ def draw(rows: list[dict[str, Any]], kind: str, name: str) -> None:
             label = f"{choice} ({chosen[0]['learning_rate']:g})" if seed == SEEDS[0] else None
             epochs, losses = [row["epoch"] for row in chosen], [row["held_out_loss"] for row in chosen]
             axes.plot(epochs, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, label=label)
-    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)")
+    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)", yscale="log" if kind == "init" else "linear")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(title=f"{kind} (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, FIGURES / name)
 
