@@ -13,12 +13,11 @@ Prints a table and writes report/results/benchmark_part2.csv.
 """
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count
@@ -34,7 +33,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import interleaved_medians, report
-from common.errors import ArgumentParser, positive_int, run_command
+from common.errors import ArgumentParser, non_negative_float, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
 from part2 import dataset
@@ -57,13 +56,6 @@ def main() -> None:
     rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats) + training(args.train_steps)
     path = write_results("benchmark_part2", rows)
     print(f"written to {path.relative_to(ROOT)}")
-
-
-def non_negative_float(text: str) -> float:
-    value = float(text)
-    if not (value >= 0 and math.isfinite(value)):
-        raise ArgumentTypeError(f"must be a finite number of at least 0, not {text}")
-    return value
 
 
 def large_text(gigabytes: float) -> list[dict]:

@@ -53,6 +53,14 @@ def positive_float(text: str) -> float:
     return value
 
 
+def non_negative_float(text: str) -> float:
+    """Argument type: a finite number of at least 0."""
+    value = float(text)
+    if not (value >= 0 and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, not {text}")
+    return value
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a script's `main` and leave the process with the right exit code."""
     threading.excepthook = _thread_excepthook

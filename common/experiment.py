@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,15 +103,11 @@ def _finished_result(job: Job) -> dict[str, Any] | None:
 
 
 def _run(job: Job, num_parallel: int) -> dict[str, Any]:
-    words = [
-        word
-        for name, value in job.arguments.items()
-        for word in ([f"--{name}"] if value is True else [f"--{name}", str(value)])
-    ]
+    flags = [[f"--{name}"] if value is True else [f"--{name}", str(value)] for name, value in job.arguments.items()]
     resume = ["--resume"] if job.run_dir.exists() else []
     threads = str(max(1, (os.cpu_count() or 1) // num_parallel))
     done = subprocess.run(
-        [sys.executable, str(ROOT / job.script), *words, "--run_dir", str(job.run_dir), *resume],
+        [sys.executable, str(ROOT / job.script), *chain(*flags), "--run_dir", str(job.run_dir), *resume],
         env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -26,7 +26,7 @@ from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, seeded_generator, short_path
 from common.run_folder import read_metrics, write_atomically
-from part2.dataset import encode
+from part2.dataset import decode, encode
 from part2.model import INITS, load_model
 from part2.poems import END, FIRST_CHARACTERS, read_poems
 
@@ -113,8 +113,8 @@ def verses() -> list[dict[str, Any]]:
     for first in FIRST_CHARACTERS:
         for tau in (0, 0.5, 0.8):
             prompt = torch.tensor([encode(first, checkpoint["vocabulary"])])
-            numbers = model.complete(prompt, 60, tau, seeded_generator(0, f"{first} {tau:g}"))[:, 0].tolist()
-            poem = "".join(checkpoint["vocabulary"][number] for number in numbers).split(END)[0]
+            numbers = model.complete(prompt, 60, tau, seeded_generator(0, f"{first} {tau:g}"))[:, 0]
+            poem = decode(numbers, checkpoint["vocabulary"]).split(END)[0]
             rows.append({"first": first, "temperature": tau, "poem": poem})
     return rows
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -87,7 +87,7 @@ class TextDataset(torch.utils.data.Dataset):
 
     def convert_to_string(self, char_ix: Tensor | list[int]) -> str:
         """Return the text that a sequence of character numbers stands for."""
-        return "".join(self.corpus.vocabulary[int(index)] for index in char_ix)
+        return decode(char_ix, self.corpus.vocabulary)
 
 
 def text_collate_fn(batch: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -282,6 +282,16 @@ def encode(text: str, vocabulary: str) -> list[int]:
                 f"character {place} of {text!r} is {character!r} (U+{ord(character):04X}), which the model has never seen"
             )
     return [vocabulary.index(character) for character in text]
+
+
+def decode(numbers: Iterable[int] | Tensor, vocabulary: str) -> str:
+    """Return the text that a sequence of character numbers stands for."""
+    return "".join(vocabulary[int(number)] for number in numbers)
+
+
+def readable(text: str) -> str:
+    """Return a text on one line, invisible characters escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def find_text(name: str) -> Path:

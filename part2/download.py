@@ -68,12 +68,18 @@ def main() -> None:
     if args.name == "tang":
         print(f"python part2/train.py --poems {short_path(fetch_tang(args.data_dir))}")
         return
-    text = without_gutenberg(fetch_book(BOOKS[args.name], args.data_dir))
-    path = Path(args.output or ROOT / "data" / "books" / f"{args.name}.txt")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text.encode())
+    path = save_book(args.name, args.data_dir, args.output)
+    text = path.read_text(encoding="utf-8")
     print(f"{short_path(path)}: {len(text):,} characters, {len(set(text))} different ones")
     print(f"python part2/train.py --txt_file {short_path(path)}")
+
+
+def save_book(name: str, data_dir: str | None = None, output: str | None = None) -> Path:
+    """Write a book, ready to train on, to `output` (default data/books/NAME.txt) and return the path."""
+    path = Path(output or ROOT / "data" / "books" / f"{name}.txt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, without_gutenberg(fetch_book(BOOKS[name], data_dir)).encode())
+    return path
 
 
 def fetch_book(book: Book, data_dir: str | None) -> str:

@@ -6,18 +6,17 @@ The model reads the prompt, keeps its state, and adds one character after the ot
 has become. Several prompts, or samples, are written one after the other, each from random numbers of its own.
 """
 
-import math
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
+from argparse import ArgumentDefaultsHelpFormatter, Namespace
 from pathlib import Path
 
 import torch
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, non_negative_int, positive_int, run_command
+from common.errors import ArgumentParser, non_negative_float, non_negative_int, positive_int, run_command
 from common.machine import get_device, seeded_generator
-from part2.dataset import encode
+from part2.dataset import decode, encode
 from part2.model import load_model
 
 
@@ -33,7 +32,7 @@ def main() -> None:
             prompt = [int(torch.randint(len(vocabulary), (), generator=generator))]
         if len(texts) > 1:
             print(f"--- {args.prompt[which]!r}, {number % args.num_samples + 1} of {args.num_samples}")
-        print("".join(vocabulary[index] for index in prompt), end="", flush=True)
+        print(decode(prompt, vocabulary), end="", flush=True)
         characters = model.write(torch.tensor(prompt).unsqueeze(1), args.temperature, generator, args.top_k)
         for _ in range(args.length):
             character = vocabulary[next(characters)]
@@ -43,20 +42,18 @@ def main() -> None:
         print()
 
 
-def temperature(text: str) -> float:
-    value = float(text)
-    if not (value >= 0 and math.isfinite(value)):
-        raise ArgumentTypeError(f"must be a finite number of at least 0, not {text}")
-    return value
-
-
 def parse_arguments() -> Namespace:
     parser = ArgumentParser(description=__doc__.split("\n")[0], formatter_class=ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
     add("--checkpoint", required=True, help="run folder of part2/train.py (its best weights), or a checkpoint file")
     add("--prompt", nargs="+", default=[""], help="what the text begins with; an empty one: a random character")
     add("--length", type=non_negative_int, default=200, help="characters to add")
-    add("--temperature", type=temperature, default=0.5, help="draw from softmax(p / temperature); 0: always the likeliest")
+    add(
+        "--temperature",
+        type=non_negative_float,
+        default=0.5,
+        help="of softmax(p / temperature); 0: always the likeliest",
+    )
     add("--top_k", type=positive_int, help="draw among this many likeliest characters only")
     add("--num_samples", type=positive_int, default=1, help="texts from each prompt")
     add("--seed", type=non_negative_int, default=0, help="of the draws")

@@ -54,16 +54,12 @@ class LSTM(nn.Module):
         """Return h(1) ... h(T), (T, B, n), for (T, B, d) embeddings."""
         return self.states(embeds)[0]
 
-    def states(
-        self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None, weight_dropout: float = 0.0
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def states(self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
 
-        The products are computed in the type of `embeds`. Of W_h a share `weight_dropout` is left out, the same weights at
-        all steps (Merity et al. 2018).
+        The products are computed in the type of `embeds`.
         """
-        W_h = F.dropout(self.W_h, weight_dropout) if weight_dropout else self.W_h
-        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, W_h, self.b))
+        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, self.W_h, self.b))
         z = torch.addmm(b, embeds.flatten(0, 1), W_x.t()).unflatten(0, embeds.shape[:2])  # (T, B, 4n): W_x x(t) + b
         if state is None:
             h_0 = z.new_zeros(z.shape[1], W_h.shape[1])
@@ -100,16 +96,15 @@ class TextGenerationModel(nn.Module):
 
     Args:
         args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
-            share of each layer's outputs that training leaves out), `weight_dropout` (0: the same of the recurrent weights),
-            `init` ("uniform"), `precision` ("float32"; "bf16" computes all products in bfloat16, while parameters, cell
-            states and logits stay in float32).
+            share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32"; "bf16"
+            computes all products in bfloat16, while parameters, cell states and logits stay in float32).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
     def __init__(self, args: Namespace, generator: torch.Generator | None = None):
         super().__init__()
         self.vocabulary_size = args.vocabulary_size
-        self.dropout, self.weight_dropout = getattr(args, "dropout", 0.0), getattr(args, "weight_dropout", 0.0)
+        self.dropout = getattr(args, "dropout", 0.0)
         self.compute_dtype = PRECISIONS[getattr(args, "precision", "float32")]
         sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
         self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
@@ -123,14 +118,14 @@ class TextGenerationModel(nn.Module):
 
     def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the logits and every layer's last state, from the initial `state`, zeros by default."""
-        return self._run(x, state, self.dropout, self.weight_dropout) if self.training else self._run(x, state)
+        return self._run(x, state, self.dropout if self.training else 0.0)
 
-    def _run(self, x: Tensor, state: State | None, dropout: float = 0.0, weight_dropout: float = 0.0) -> tuple[Tensor, State]:
+    def _run(self, x: Tensor, state: State | None, dropout: float = 0.0) -> tuple[Tensor, State]:
         W_ph, b_p = self.output.weight, self.output.bias
         dtype = self.compute_dtype or W_ph.dtype
         h, last = self.embedding(x).to(dtype), []  # (T, B, d)
         for k, layer in enumerate(self.layers):
-            h, state_k = layer.states(h, state[k] if state else None, weight_dropout)  # (T, B, n)
+            h, state_k = layer.states(h, state[k] if state else None)  # (T, B, n)
             h = drop(h, dropout)
             last.append(state_k)
         return F.linear(h, W_ph.to(dtype), b_p.to(dtype)).to(W_ph.dtype), last  # (14): (T, B, K)
@@ -227,10 +222,10 @@ class TextGenerationModel(nn.Module):
         """Return the model that computes what the three library modules compute one after the other.
 
         Raises:
-            ValueError: the library's LSTM has two directions or a projection.
+            ValueError: the library's LSTM has two directions, a projection, or no biases.
         """
-        if lstm.bidirectional or lstm.proj_size:
-            raise ValueError("only a one-directional nn.LSTM without projection has this form")
+        if lstm.bidirectional or lstm.proj_size or not lstm.bias:
+            raise ValueError("only a one-directional nn.LSTM with biases and without projection has this form")
         sizes = {"vocabulary_size": embedding.num_embeddings, "embedding_size": embedding.embedding_dim}
         model = cls(Namespace(**sizes, lstm_hidden_dim=lstm.hidden_size, lstm_num_layers=lstm.num_layers)).to(output.weight)
         model.embedding.load_state_dict(embedding.state_dict())

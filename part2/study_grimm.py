@@ -28,7 +28,7 @@ from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, seeded_generator, short_path
 from common.run_folder import read_metrics
-from part2.dataset import encode, find_text
+from part2.dataset import decode, encode, find_text, readable
 from part2.model import TextGenerationModel, load_model
 
 SEEDS = (0, 1, 2)
@@ -104,7 +104,7 @@ def curves() -> list[dict[str, Any]]:
 def samples() -> list[dict[str, Any]]:
     """Return the greedy texts of the first run's five stages."""
     stages = json.loads((JOBS[0].run_dir / "samples.json").read_text(encoding="utf-8"))
-    return [{"step": stage["step"], "text": escaped(text)} for stage in stages for text in stage["texts"]]
+    return [{"step": stage["step"], "text": readable(text)} for stage in stages for text in stage["texts"]]
 
 
 def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -114,9 +114,9 @@ def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> li
     for seed, (model, checkpoint) in zip(SEEDS, models):
         for tau in TEMPERATURES:
             generator = seeded_generator(seed, f"temperature {tau:g}")
-            numbers = model.sample(NUM_TEXTS, TEXT_LENGTH, tau, generator).t().tolist()
+            numbers = model.sample(NUM_TEXTS, TEXT_LENGTH, tau, generator)  # (TEXT_LENGTH, NUM_TEXTS)
             # the first and the last word of a text may be cut
-            written = [words("".join(checkpoint["vocabulary"][k] for k in text))[1:-1] for text in numbers]
+            written = [words(decode(text, checkpoint["vocabulary"]))[1:-1] for text in numbers.t()]
             pairs = [pair for text in written for pair in pairwise(text)]
             single = [word for text in written for word in text]
             rows.append(
@@ -137,7 +137,7 @@ def texts(model: TextGenerationModel, checkpoint: dict[str, Any]) -> list[dict[s
     for tau in HANDOUT_TEMPERATURES:
         prompt = torch.tensor([encode("TAH", checkpoint["vocabulary"])])
         numbers = model.complete(prompt, TEXT_LENGTH - 1, tau, seeded_generator(0, f"text {tau:g}"))
-        rows += [{"temperature": tau, "text": escaped(decode(text, checkpoint))} for text in numbers.t().tolist()]
+        rows += [{"temperature": tau, "text": readable(decode(text, checkpoint["vocabulary"]))} for text in numbers.t()]
     return rows
 
 
@@ -147,22 +147,14 @@ def completions(model: TextGenerationModel, checkpoint: dict[str, Any]) -> list[
     for prompt in PROMPTS:
         for tau in (0, 0.5, 1):
             numbers = torch.tensor(encode(prompt, checkpoint["vocabulary"])).unsqueeze(1)
-            added = model.complete(numbers, 100, tau, seeded_generator(0, f"{prompt} {tau:g}"))[len(prompt) :, 0].tolist()
-            rows.append({"prompt": prompt, "temperature": tau, "completion": escaped(decode(added, checkpoint))})
+            added = model.complete(numbers, 100, tau, seeded_generator(0, f"{prompt} {tau:g}"))[len(prompt) :, 0]
+            completion = readable(decode(added, checkpoint["vocabulary"]))
+            rows.append({"prompt": prompt, "temperature": tau, "completion": completion})
     return rows
-
-
-def decode(numbers: list[int], checkpoint: dict[str, Any]) -> str:
-    return "".join(checkpoint["vocabulary"][number] for number in numbers)
 
 
 def words(text: str) -> list[str]:
     return re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())
-
-
-def escaped(text: str) -> str:
-    """Return a text on one line: a newline becomes the two characters backslash and n."""
-    return text.replace("\n", "\\n")
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """How low the held-out loss on tiny Shakespeare gets in 8 and in 30 minutes on two cores.
 
-    python part2/download.py shakespeare
     python part2/study_shakespeare.py
 
 The first 90 % of the characters are trained on, the last 10 % held out, as nanoGPT does (its README: 1.88 nats a character in
@@ -19,10 +18,9 @@ from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
 from common.run_folder import read_metrics
-from part2.download import BOOKS, fetch_book
+from part2.download import save_book
 
 NAME = "part2_shakespeare"
-TEXT = ROOT / "data" / "books" / "shakespeare.txt"
 SETTINGS = {
     "stateful": True,
     "precision": "bf16",
@@ -56,11 +54,9 @@ def main() -> None:
 
 def measure(num_parallel: int) -> list[dict[str, Any]]:
     """Return one row for each evaluation of each run."""
-    TEXT.parent.mkdir(parents=True, exist_ok=True)
-    TEXT.write_text(fetch_book(BOOKS["shakespeare"], None), encoding="utf-8")
-    rows = []
+    text, rows = save_book("shakespeare"), []
     for name, settings in RUNS.items():
-        arguments = {"txt_file": str(TEXT), **SETTINGS, **settings}
+        arguments = {"txt_file": str(text), **SETTINGS, **settings}
         job = Job("part2/train.py", ROOT / "runs" / "part2" / f"shakespeare {name}".replace(" ", "_"), arguments)
         run_jobs([job], num_parallel)
         metrics = read_metrics(job.run_dir / "metrics.csv")

@@ -34,7 +34,17 @@ from common.errors import (
 from common.machine import get_device, seeded_generator, short_path
 from common.run_folder import RunFolder
 from part1.optimizers import OPTIMIZERS
-from part2.dataset import Batch, ContiguousStreams, Corpus, RandomWindows, encode, find_text, held_out_batches
+from part2.dataset import (
+    Batch,
+    ContiguousStreams,
+    Corpus,
+    RandomWindows,
+    decode,
+    encode,
+    find_text,
+    held_out_batches,
+    readable,
+)
 from part2.model import INITS, PRECISIONS, TextGenerationModel
 from part2.poems import END, FIRST_CHARACTERS, PoemBatches, PoemCorpus, held_out_poems
 
@@ -251,7 +261,7 @@ def first_characters(vocabulary: str, seed: int) -> str:
 def write_greedily(model: TextGenerationModel, vocabulary: str, first: str, length: int, end: str | None) -> list[str]:
     """Return what the model writes from each first character: always the likeliest next one (question 2.4b), up to an `end`."""
     numbers = model.complete(torch.tensor([encode(first, vocabulary)]), length - 1)  # (length, B)
-    texts = ["".join(vocabulary[number] for number in text) for text in numbers.t().tolist()]
+    texts = [decode(text, vocabulary) for text in numbers.t()]
     return [text.split(end)[0] for text in texts] if end else texts
 
 
@@ -279,22 +289,10 @@ def check_text(run: RunFolder, corpus: Corpus | PoemCorpus) -> None:
         raise CommandError(f"{run} was trained on another text: resume it with its own")
 
 
-def readable(text: str) -> str:
-    """Return a text on one line, invisible characters escaped."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def keep_probability(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
-
-
-def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
     return value
 
 
@@ -309,7 +307,6 @@ def parse_arguments() -> Namespace:
     add("--lstm_num_layers", type=positive_int, default=2, help="layers")
     add("--embedding_size", type=positive_int, default=64, help="size of a character's vector")
     add("--dropout_keep_prob", type=keep_probability, default=1.0, help="1 - dropout of each layer's output")
-    add("--weight_dropout", type=share, default=0.0, help="share of the recurrent weights left out at each step of training")
     add("--init", choices=INITS, default="uniform", help="of the weights")
     add("--precision", choices=PRECISIONS, default="float32", help="bf16: the recurrences in bfloat16")
     add("--batch_size", type=positive_int, default=64, help="windows, streams or poems a step")

@@ -113,22 +113,9 @@ def test_dropout_leaves_out_the_same_units_at_all_steps():
     assert h.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert torch.equal(h[0], h[5]) and not torch.equal(h[:, 0], h[:, 1])
     assert (h == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
-    for share in ({"dropout": 0.5}, {"weight_dropout": 0.5}):
-        model, x = build(**share), characters(9, 4)
-        assert not torch.equal(model(x), model(x))
-        assert torch.equal(model.eval()(x), model(x))
-
-
-def test_weight_dropout_leaves_out_recurrent_weights():
-    """Equal, for the same random state, to a layer whose W_h was thinned beforehand."""
-    layer, x = build().layers[0], torch.randn(6, 3, 5)
-    torch.manual_seed(0)
-    h, _ = layer.states(x, weight_dropout=0.5)
-    thinned = LSTM(7, 5)
-    torch.manual_seed(0)
-    thinned.load_state_dict(layer.state_dict() | {"W_h": F.dropout(layer.W_h.detach(), 0.5)})
-    assert (thinned.W_h == 0).float().mean().item() == pytest.approx(0.5, abs=0.15)
-    assert torch.equal(h, thinned(x))
+    model, x = build(dropout=0.5), characters(9, 4)
+    assert not torch.equal(model(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))
 
 
 def test_sample_shapes_and_first_characters():
@@ -158,7 +145,7 @@ def test_writing_reads_one_character_at_a_time(monkeypatch):
 
 
 def test_writing_ignores_dropout_and_keeps_the_mode():
-    model, plain = build(dropout=0.9, weight_dropout=0.9), build()
+    model, plain = build(dropout=0.9), build()
     plain.load_state_dict(model.state_dict())
     prompt = characters(4, 6)
     assert torch.equal(model.complete(prompt, 20), plain.complete(prompt, 20)) and model.training
@@ -203,5 +190,6 @@ def test_samples_are_reproducible_and_do_not_leak_into_each_other():
 
 def test_no_ready_made_recurrence_inside():
     assert not [m for m in build().modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase))]
-    with pytest.raises(ValueError, match="one-directional"):
-        TextGenerationModel.from_torch(nn.Embedding(3, 4), nn.LSTM(4, 5, bidirectional=True), nn.Linear(10, 3))
+    for other in ({"bidirectional": True}, {"proj_size": 2}, {"bias": False}):
+        with pytest.raises(ValueError, match="only a one-directional"):
+            TextGenerationModel.from_torch(nn.Embedding(3, 4), nn.LSTM(4, 5, **other), nn.Linear(5, 3))
