@@ -18,7 +18,7 @@ import torch
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import find_data
+from common.data import data_path
 from common.errors import CommandError
 from common.machine import short_path
 from part2.dataset import IGNORED, Batch
@@ -99,7 +99,10 @@ def read_poems(source: str, data_dir: str | None = None) -> list[str]:
     if source == "builtin":
         files = [BUILTIN.read_bytes()]
     else:
-        files = _read_files(find_data("tang/poet.tang.zip", data_dir) if source == "tang" else Path(source))
+        path = data_path("tang/poet.tang.zip", data_dir) if source == "tang" else Path(source)
+        if source == "tang" and not path.exists():
+            raise CommandError(f"{short_path(path)} does not exist: fetch it with `python part2/download.py tang`")
+        files = _read_files(path)
     poems = []
     for content in files:
         try:
