@@ -135,5 +135,5 @@ def test_files_that_hold_no_poems(tmp_path, name, content, message):
 def test_missing_poems(tmp_path):
     with pytest.raises(CommandError, match=r"none does not exist: --poems takes builtin, tang, or a path"):
         PoemCorpus(str(tmp_path / "none"), 50)
-    with pytest.raises(CommandError, match="fetch it with `python part2/download.py tang`"):
+    with pytest.raises(CommandError, match=r"fetch it with `python part2/download\.py tang`"):
         PoemCorpus("tang", 50, data_dir=str(tmp_path))
