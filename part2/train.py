@@ -8,7 +8,6 @@ the lowest loss there are kept in best.pt. Every `sample_every` steps, and in th
 from the same five first characters. `part2/generate.py` writes with what was trained.
 """
 
-import copy
 import math
 import shlex
 import sys
@@ -27,7 +26,6 @@ from common.errors import (
     ArgumentParser,
     CommandError,
     StopRequest,
-    fraction,
     non_negative_int,
     positive_float,
     positive_int,
@@ -102,14 +100,12 @@ def train(args: Namespace) -> None:
     sizes = Namespace(**vars(args), vocabulary_size=len(corpus.vocabulary), dropout=1 - args.dropout_keep_prob)
     model = TextGenerationModel(sizes, seeded_generator(args.seed, "weights")).to(device)
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
-    averaged = copy.deepcopy(model) if args.ema_decay else model  # what is evaluated, kept and written with
     step, seconds, state, lowest_loss, lowest_step, evaluations_since, samples = 0, 0.0, None, math.inf, 0, 0, []
 
     run = RunFolder(args, f"part2/{name}_seed{args.seed}", COLUMNS)
     if run.checkpoint:
         check_text(run, corpus)
         model.load_state_dict(run.checkpoint["model"])
-        averaged.load_state_dict(run.checkpoint["averaged"] or run.checkpoint["model"])
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         set_random_state(run.checkpoint["random_state"], device)
         step, seconds, samples = (run.checkpoint[key] for key in ("step", "seconds", "samples"))
@@ -123,7 +119,6 @@ def train(args: Namespace) -> None:
             step,
             **described,
             model=model.state_dict(),
-            averaged=averaged.state_dict() if args.ema_decay else None,
             optimizer=optimizer.state_dict(),
             random_state=random_state(device),
             state=[] if state is None else state,
@@ -135,7 +130,7 @@ def train(args: Namespace) -> None:
         )
 
     def write_samples() -> None:
-        texts = write_greedily(averaged, corpus.vocabulary, first, args.sample_length, described["end"])
+        texts = write_greedily(model, corpus.vocabulary, first, args.sample_length, described["end"])
         samples.append({"step": step, "texts": texts})
         run.write_json("samples.json", samples)
         run.log_text(step, "samples", "\n\n".join(f"`{readable(text)}`" for text in texts))
@@ -164,8 +159,6 @@ def train(args: Namespace) -> None:
             if not (math.isfinite(loss.item()) and math.isfinite(gradient_norm.item())):
                 raise run.diverged(step, f"the loss is {loss.item():g}, the gradient's norm {gradient_norm.item():g}")
             optimizer.step()
-            if args.ema_decay:
-                average(averaged, model, args.ema_decay, step)
 
             evaluated = step % eval_every == 0 or step == train_steps
             if evaluated or step % args.print_every == 0:
@@ -179,7 +172,7 @@ def train(args: Namespace) -> None:
                     "characters_per_second": real.sum().item() / (time.perf_counter() - started),
                 }
             if evaluated:
-                held_out_loss, held_out_accuracy = evaluate(averaged, held_out, device)
+                held_out_loss, held_out_accuracy = evaluate(model, held_out, device)
                 if not math.isfinite(held_out_loss):
                     raise run.diverged(step, f"the held-out loss is {held_out_loss:g}")
                 perplexity = math.exp(held_out_loss)
@@ -192,7 +185,7 @@ def train(args: Namespace) -> None:
                 evaluations_since += 1
                 if held_out_loss < lowest_loss:
                     lowest_loss, lowest_step, evaluations_since = held_out_loss, step, 0
-                    run.save_best(step, **described, model=averaged.state_dict(), held_out_loss=held_out_loss)
+                    run.save_best(step, **described, model=model.state_dict(), held_out_loss=held_out_loss)
             seconds = time.perf_counter() - began
             if evaluated or step % args.print_every == 0:
                 run.log(step, **values, seconds=round(seconds, 3))
@@ -212,7 +205,7 @@ def train(args: Namespace) -> None:
 
         if not (samples and samples[-1]["step"] == step):
             write_samples()
-        run.log_embedding(step, averaged.embedding.weight, [readable(character) for character in corpus.vocabulary])
+        run.log_embedding(step, model.embedding.weight, [readable(character) for character in corpus.vocabulary])
         run.write_result(
             {
                 "held_out_loss": lowest_loss,
@@ -233,17 +226,6 @@ def train(args: Namespace) -> None:
     script = short_path(Path(__file__).with_name("generate.py"))
     prompt = PROMPT if set(PROMPT) <= set(corpus.vocabulary) else first[0]
     print(f"write with it: python {script} --checkpoint {run} --prompt {shlex.quote(prompt)} --length 200 --temperature 0.5")
-
-
-@torch.no_grad()
-def average(averaged: TextGenerationModel, model: TextGenerationModel, decay: float, step: int) -> None:
-    """Move the averaged weights towards the model's: the mean over about the last 1 / (1 - decay) steps (Polyak's averaging).
-
-    In the first steps the mean is over fewer, so that the initial weights are soon forgotten.
-    """
-    share = 1 - min(decay, step / (step + 9))
-    for mean, weight in zip(averaged.parameters(), model.parameters()):
-        mean.lerp_(weight, share)
 
 
 @torch.no_grad()
@@ -337,7 +319,6 @@ def parse_arguments() -> Namespace:
     add("--learning_rate_decay", type=positive_float, default=0.96, help="step: factor after every --learning_rate_step")
     add("--learning_rate_step", type=positive_int, default=5_000, help="step: steps between two decays")
     add("--cosine_steps", type=positive_int, help="cosine: steps until the learning rate is 0; default all")
-    add("--ema_decay", type=fraction, default=0.0, help="evaluate and keep a moving average of the weights; 0: the weights")
     add("--max_norm", "--clip_grad_norm", type=positive_float, default=5.0, help="limit of the gradient's norm")
     add("--patience", type=non_negative_int, default=0, help="stop after so many evaluations without a lower loss; 0: never")
     add("--max_vocabulary", type=positive_int, default=3_500, help="poems: characters that are told apart")

@@ -8,16 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from common.machine import seeded_generator
 from common.run_folder import read_metrics
-from part2.model import TextGenerationModel
 from tests.harness import (
     ENVIRONMENT,
     POSIX,
@@ -32,18 +29,7 @@ from tests.harness import (
 
 TINY = ["--lstm_num_hidden", "16", "--embedding_size", "8", "--batch_size", "8", "--seq_length", "12"]
 SMALL = [*TINY, "--train_steps", "60", "--eval_every", "20", "--txt_file", str(ROOT / "LICENSE")]
-CARRIED = [
-    *SMALL,
-    "--stateful",
-    "--dropout_keep_prob",
-    "0.8",
-    "--schedule",
-    "cosine",
-    "--precision",
-    "bf16",
-    "--ema_decay",
-    "0.9",
-]
+CARRIED = [*SMALL, "--stateful", "--dropout_keep_prob", "0.8", "--schedule", "cosine", "--precision", "bf16"]
 POEMS = [*TINY, "--poems", "builtin", "--patience", "0", "--num_epochs", "4"]
 
 
@@ -204,23 +190,6 @@ def test_the_best_weights_are_kept_when_training_goes_on(tmp_path):
     assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["step"] == result["best_step"]
 
 
-def test_averaged_weights_are_evaluated_and_kept(tmp_path):
-    """Over 0.1 of what was, after the first step; after the second over 2/11, or the decay where that is less."""
-    weights = []
-    for steps in (1, 2):
-        words = ["--train_steps", steps, "--eval_every", "1", "--run_dir", tmp_path / str(steps)]
-        assert train(*SMALL, "--ema_decay", "0.15", *words).returncode == 0
-        weights.append(torch.load(tmp_path / str(steps) / "checkpoint.pt", weights_only=True))
-    kept = torch.load(tmp_path / "2" / "best.pt", weights_only=True)["model"]
-    first, second = weights
-    sizes = Namespace(vocabulary_size=len(first["vocabulary"]), embedding_size=8, lstm_hidden_dim=16, lstm_num_layers=2)
-    initial = TextGenerationModel(sizes, seeded_generator(0, "weights"))
-    for name, start in initial.state_dict().items():
-        mean = 0.9 * first["model"][name] + 0.1 * start
-        assert torch.allclose(first["averaged"][name], mean, atol=1e-6)
-        assert torch.allclose(kept[name], 0.85 * second["model"][name] + 0.15 * mean, atol=1e-6)
-
-
 def test_poems_are_learnt_and_written(tmp_path):
     done = train(*POEMS, "--run_dir", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -276,7 +245,6 @@ def test_a_run_is_resumed_with_its_own_text_only(reference, tmp_path):
         (["--poems", "LICENSE"], "LICENSE is not a collection of poems"),
         (["--train_steps", "5", "--num_epochs", "2"], "argument --num_epochs: not allowed with argument --train_steps"),
         (["--dropout_keep_prob", "0"], "must be above 0 and at most 1, not 0"),
-        (["--ema_decay", "1"], "must be at least 0 and below 1, not 1"),
         (["--lr", "inf"], "must be a finite number above 0, not inf"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         (["--init", "ones"], "argument --init: invalid choice: 'ones'"),
