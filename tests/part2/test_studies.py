@@ -1,17 +1,18 @@
 """The studies' own computations, and the figures of the committed results."""
 
+import csv
 from argparse import Namespace
 
 import pytest
 import torch
 
-from common.experiment import read_results
-from part2 import compare_poems, study_grimm
+from common.experiment import RESULTS, read_results
+from part2 import compare_poems, study_grimm, study_shakespeare
 from part2.model import INITS, TextGenerationModel
-from part2.poems import read_poems
+from part2.poems import FIRST_CHARACTERS, read_poems
 
 
-@pytest.mark.parametrize("script", [study_grimm, compare_poems])
+@pytest.mark.parametrize("script", [study_grimm, compare_poems, study_shakespeare])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "FIGURES", tmp_path)
     monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
@@ -58,6 +59,13 @@ def test_the_committed_samples_are_stages_from_the_same_first_characters():
     assert all(len({text[0] for text in stage}) == len(stage) == 5 for stage in stages)
     assert all([text[0] for text in stage] == [text[0] for text in stages[0]] for stage in stages)
     assert all(len(text.replace("\\n", "\n")) == 200 for stage in stages for text in stage)
+
+
+def test_the_committed_poems_begin_as_they_should():
+    with open(RESULTS / "part2_poems.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["first"] for row in rows] == [first for first in FIRST_CHARACTERS for _ in range(3)]
+    assert all(row["poem"].startswith(row["first"]) for row in rows)
 
 
 def test_every_optimizer_and_initialisation_has_three_seeds():
