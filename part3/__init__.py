@@ -1,0 +1,1 @@
+"""Graphs: networks that pass messages."""

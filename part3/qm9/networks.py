@@ -1,0 +1,154 @@
+"""An MLP on numbered atoms and a graph network on bonds, both to predict z-scored energies (questions 3.6b and 3.6d)."""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+if not __package__:  # found by its bare name
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from part3.qm9.data import get_mlp_features, get_node_features
+from part3.qm9.molecules import extra
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Batch
+
+MAX_VALENCE = 4
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        n_inputs: size of the input.
+        n_hidden: sizes of the hidden layers, one for each.
+        n_outputs: size of the output.
+    """
+
+    def __init__(self, n_inputs: int, n_hidden: list[int], n_outputs: int):
+        super().__init__()
+        sizes = [n_inputs, *n_hidden, n_outputs]
+        layers = [layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.ReLU())]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, n_outputs) for flat molecules (B, n_inputs)."""
+        return self.layers(x)
+
+    def predict(self, molecules: "Batch") -> Tensor:
+        """Return z-scored energies (B, 1) of a batch."""
+        return self(get_mlp_features(molecules).to(self.layers[0].weight.dtype))
+
+
+class GNN(nn.Module):
+    """Embedding of the elements, blocks of convolutions, the sum over all atoms, and only then an MLP.
+
+    A block is x -> MFConv(ReLU(RGCNConv(ReLU(x)))): RGCNConv has a weight matrix for each bond type, MFConv one for each number
+    of neighbours. An energy grows with the molecule, hence a sum over atoms and not a mean.
+
+    Args:
+        n_node_features, n_edge_features: sizes of the one-hot elements and of the one-hot bond types.
+        n_hidden: numbers that an atom carries from block to block.
+        n_output: size of the output.
+        num_convolution_blocks: how many blocks; each lets an atom see two bonds further.
+        residual: each block adds to its input, normalised first (LayerNorm), so that many blocks can be trained.
+        counts: adds a linear function of the counts of elements and bond types: energies are nearly that.
+        max_ring: gives each atom the rings of up to so many atoms that it is in or near, as counted from the bonds; 0 for none.
+    """
+
+    def __init__(
+        self,
+        n_node_features: int,
+        n_edge_features: int,
+        n_hidden: int,
+        n_output: int,
+        num_convolution_blocks: int,
+        residual: bool = False,
+        counts: bool = False,
+        max_ring: int = 0,
+    ):
+        super().__init__()
+        library = extra("torch_geometric.nn")
+        self.max_ring = max_ring
+        n_rings = max(0, max_ring - 2)  # rings of 3 to max_ring atoms
+        self.embedding = nn.Linear(n_node_features + n_rings, n_hidden)
+        self.by_bond_type = nn.ModuleList(
+            library.RGCNConv(n_hidden, n_hidden, n_edge_features, aggr="sum" if residual else "mean")
+            for _ in range(num_convolution_blocks)
+        )
+        self.by_valence = nn.ModuleList(
+            library.MFConv(n_hidden, n_hidden, max_degree=MAX_VALENCE) for _ in range(num_convolution_blocks)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(n_hidden) if residual else nn.Identity() for _ in range(num_convolution_blocks))
+        self.residual = residual
+        self.output = nn.Sequential(nn.Linear(n_hidden, n_hidden), nn.ReLU(), nn.Linear(n_hidden, n_output))
+        self.counts = nn.Linear(n_node_features + n_edge_features, n_output) if counts else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.weight.device
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, batch_idx: Tensor) -> Tensor:
+        """Return (B, n_output) for B molecules with a atoms and e directed bonds in all.
+
+        Args:
+            x: (a, n_node_features).
+            edge_index: (2, e), from and to which atom.
+            edge_attr: (e, n_edge_features), one-hot.
+            batch_idx: (a,), which molecule each atom is of, in order.
+        """
+        pool = extra("torch_geometric.nn").global_add_pool
+        num_molecules, bond_type = int(batch_idx[-1]) + 1, edge_attr.argmax(dim=1)
+        rings = [ring_walks(edge_index, batch_idx, self.max_ring).to(x.dtype)] if self.max_ring else []
+        h = self.embedding(torch.cat([x, *rings], dim=1))
+        for by_bond_type, by_valence, norm in zip(self.by_bond_type, self.by_valence, self.norms):
+            z = by_bond_type(F.relu(norm(h)), edge_index, bond_type)
+            z = by_valence(F.relu(z), edge_index)
+            h = h + z if self.residual else z
+        y = self.output(pool(h, batch_idx, num_molecules))
+        if self.counts is not None:
+            bonds = pool(edge_attr.to(x.dtype), batch_idx[edge_index[0]], num_molecules) / 2  # each bond stands there twice
+            y = y + self.counts(torch.cat([pool(x, batch_idx, num_molecules), bonds], dim=1))
+        return y
+
+    @torch.no_grad()
+    def start_from_counts(self, weights: Tensor) -> None:
+        """Set the linear function of the counts to `weights` (10,), the constant last, and all that is added to it to 0."""
+        self.counts.weight.copy_(weights[:-1])
+        self.counts.bias.copy_(weights[-1])
+        for parameter in self.output[-1].parameters():
+            parameter.zero_()
+
+    def predict(self, molecules: "Batch") -> Tensor:
+        """Return z-scored energies (B, 1) of a batch."""
+        x = get_node_features(molecules).to(self.embedding.weight.dtype)
+        return self(x, molecules.edge_index, molecules.edge_attr, molecules.batch)
+
+
+@torch.no_grad()
+def ring_walks(edge_index: Tensor, batch_idx: Tensor, max_ring: int) -> Tensor:
+    """Return (a, max_ring - 2): for each atom the closed walks of 3 to max_ring bonds that never turn back on a bond.
+
+    An atom of a ring of k atoms has two of length k, one for each sense. Their numbers follow a recursion: with p_k[i, j]
+    the walks of k bonds from i to j, A the adjacency and D the degrees, p_1 = A, p_2 = A² - D, and then
+    p_k = p_(k-1) A - p_(k-2) (D - 1).
+    """
+    counts = batch_idx.bincount()
+    number = torch.arange(len(batch_idx), device=batch_idx.device) - (counts.cumsum(0) - counts)[batch_idx]
+    start, end = edge_index
+    A = torch.zeros(len(counts), int(counts.max()), int(counts.max()), device=batch_idx.device)
+    A[batch_idx[start], number[start], number[end]] = 1
+    degree = A.sum(1, keepdim=True)  # (B, 1, n)
+    before, walks, found = A, A @ A - torch.diag_embed(degree.squeeze(1)), []
+    for _ in range(3, max_ring + 1):
+        before, walks = walks, walks @ A - before * (degree - 1)
+        found.append(walks.diagonal(dim1=1, dim2=2)[batch_idx, number])
+    return torch.stack(found, dim=1)
