@@ -61,6 +61,14 @@ def non_negative_float(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """Argument type: a number of at least 0 and below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
+    return value
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a script's `main` and leave the process with the right exit code."""
     threading.excepthook = _thread_excepthook

@@ -53,7 +53,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(metrics: dict[str, list[tuple[int, float]]], held_out: str, path: Path) -> None:
-    """Draw a run's loss and accuracy against the step, on its training batches and on `held_out` data.
+    """Draw a run's loss and accuracy against the step, on its training batches and on `held_out` data, where it has any.
 
     Args:
         metrics: (step, value) pairs of `loss`, `accuracy`, `<held_out>_loss` and `<held_out>_accuracy`.
@@ -61,7 +61,8 @@ def draw_curves(metrics: dict[str, list[tuple[int, float]]], held_out: str, path
     figure, panels = new_figure(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy")):
         axes.plot(*zip(*metrics[name]), color="0.6", linewidth=0.8, label="training batch")
-        axes.plot(*zip(*metrics[f"{held_out}_{name}"]), marker="o", label=held_out.replace("_", " "))
+        if evaluations := metrics[f"{held_out}_{name}"]:
+            axes.plot(*zip(*evaluations), marker="o", label=held_out.replace("_", " "))
         axes.set(xlabel="training step", ylabel="cross-entropy (nats)" if name == "loss" else name)
         axes.legend()
     save_figure(figure, path)

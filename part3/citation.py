@@ -1,0 +1,216 @@
+"""Graphs whose nodes are to be classified: Zachary's karate club, built in, and the citation graphs Cora, CiteSeer and PubMed.
+
+    load_graph("cora")          files ind.cora.* under $DATA_DIR/planetoid, else fetched over https
+
+A paper cites papers of its own field, so the few labelled ones say something about their neighbours. The Planetoid files (Yang et
+al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in assets/planetoid.sha256, and even then
+it is read by an unpickler that can make arrays, lists and dictionaries and nothing else.
+"""
+
+import hashlib
+import pickle
+from collections import defaultdict
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.data import find_data
+from common.errors import CommandError
+from common.machine import seeded_generator, short_path
+from part3.graph import SparseMatrix, adjacency, identity
+
+CITATION_GRAPHS = ("cora", "citeseer", "pubmed")
+URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
+CHECKSUMS = Path(__file__).resolve().parent / "assets" / "planetoid.sha256"
+PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
+TRAINING_NODES_A_CLASS, NUM_VALIDATION, NUM_TEST = 20, 500, 1000  # of Planetoid's split, and of random ones
+
+# Zachary (1977), "An information flow model for conflict and fission in small groups": who met whom outside the club; members
+# counted from 0, each friendship under the smaller number.
+FRIENDS = {
+    0: (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 17, 19, 21, 31),
+    1: (2, 3, 7, 13, 17, 19, 21, 30),
+    2: (3, 7, 8, 9, 13, 27, 28, 32),
+    3: (7, 12, 13),
+    4: (6, 10),
+    5: (6, 10, 16),
+    6: (16,),
+    8: (30, 32, 33),
+    9: (33,),
+    13: (33,),
+    14: (32, 33),
+    15: (32, 33),
+    18: (32, 33),
+    19: (33,),
+    20: (32, 33),
+    22: (32, 33),
+    23: (25, 27, 29, 32, 33),
+    24: (25, 27, 31),
+    25: (31,),
+    26: (29, 33),
+    27: (33,),
+    28: (31, 33),
+    29: (32, 33),
+    30: (32, 33),
+    31: (32, 33),
+    32: (33,),
+}
+CLUB_SIZE, INSTRUCTOR, ADMINISTRATOR = 34, 0, 33
+WITH_THE_INSTRUCTOR = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 17, 19, 21)  # after the club split
+
+
+@dataclass
+class LabelledGraph:
+    """A graph of N nodes, and which of them are learnt from.
+
+    Attributes:
+        A: (N, N) adjacency, symmetric, zeros and ones, without self-loops.
+        features: (N, d), sparse; each row sums to 1, or is empty.
+        labels: (N,) int64 classes; -1 where the class is not known.
+        num_classes: K.
+        train, validation, test: node numbers.
+    """
+
+    name: str
+    A: SparseMatrix
+    features: SparseMatrix
+    labels: Tensor
+    num_classes: int
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def load_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
+    """Return "karate", "cora", "citeseer" or "pubmed", with its public split.
+
+    Raises:
+        CommandError: a file is not there and cannot be had, or is not the expected one.
+    """
+    return karate_club() if name == "karate" else citation_graph(name, data_dir)
+
+
+def karate_club() -> LabelledGraph:
+    """Return the club: from the instructor's and the administrator's side alone, on which side did the others end up?
+
+    A member's features are its own number, one-hot. There are no members to validate on.
+    """
+    edges = torch.tensor([(member, friend) for member, friends in FRIENDS.items() for friend in friends]).t()
+    labels = torch.ones(CLUB_SIZE, dtype=torch.int64)
+    labels[list(WITH_THE_INSTRUCTOR)] = 0
+    return LabelledGraph(
+        "karate",
+        adjacency(edges, CLUB_SIZE),
+        identity(CLUB_SIZE),
+        labels,
+        num_classes=2,
+        train=torch.tensor([INSTRUCTOR, ADMINISTRATOR]),
+        validation=torch.empty(0, dtype=torch.int64),
+        test=torch.arange(1, CLUB_SIZE - 1),
+    )
+
+
+def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
+    """Return a citation graph with Planetoid's split: 20 training nodes a class, 500 to validate on, 1,000 to test on.
+
+    Some test nodes of CiteSeer have no row in the files: isolated nodes without features or class. They stay in the graph, so that
+    the numbering holds, and out of every split.
+    """
+    x, y, tx, ty, allx, ally, graph, test = (read_part(name, part, data_dir) for part in PARTS)
+    num_nodes = max(int(test.max()) + 1, len(ally) + len(ty))
+    rows = np.concatenate([np.arange(len(ally)), test])  # of allx and tx, one below the other
+    labels = torch.full((num_nodes,), -1)
+    labels[torch.from_numpy(rows)] = torch.from_numpy(np.concatenate([ally, ty]).argmax(axis=1))
+    edges = [(node, neighbour) for node, neighbours in graph.items() for neighbour in neighbours]
+    return LabelledGraph(
+        name,
+        adjacency(torch.tensor(edges).t(), num_nodes),
+        bags_of_words([allx, tx], rows, num_nodes),
+        labels,
+        num_classes=y.shape[1],
+        train=torch.arange(len(y)),
+        validation=torch.arange(len(y), len(y) + NUM_VALIDATION),
+        test=torch.from_numpy(np.sort(test)),
+    )
+
+
+def random_split(graph: LabelledGraph, seed: int) -> LabelledGraph:
+    """Return the graph with training, validation and test nodes drawn anew, as many as in the public split."""
+    order = torch.randperm(len(graph.labels), generator=seeded_generator(seed, "split"))
+    order = order[graph.labels[order] >= 0]
+    a_class = len(graph.train) // graph.num_classes
+    chosen = [order[graph.labels[order] == label][:a_class] for label in range(graph.num_classes)]
+    train = torch.cat(chosen)
+    others = order[~torch.isin(order, train)]
+    validation, test = others.split([len(graph.validation), len(others) - len(graph.validation)])
+    return LabelledGraph(
+        **{**vars(graph), "train": train, "validation": validation, "test": test[: len(graph.test)]},
+    )
+
+
+def bags_of_words(matrices: list["CompressedRows"], rows: np.ndarray, num_nodes: int) -> SparseMatrix:
+    """Return (N, d) features from matrices that lie one below the other and whose rows belong to nodes `rows`; rows sum to 1."""
+    counts = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
+    node = torch.from_numpy(np.repeat(rows, counts)).long()
+    word = torch.from_numpy(np.concatenate([matrix.indices for matrix in matrices])).long()
+    value = torch.from_numpy(np.concatenate([matrix.data for matrix in matrices])).float()
+    X = SparseMatrix(node, word, value, (num_nodes, matrices[0]._shape[1]))
+    return X.with_values(X.values / X.row_sums()[X.rows])
+
+
+def read_part(name: str, part: str, data_dir: str | None = None):
+    """Return the contents of the Planetoid file ind.<name>.<part>.
+
+    Raises:
+        CommandError: the file cannot be had, or its sha256 is not the one expected.
+    """
+    file = f"ind.{name}.{part}"
+    sums = dict(line.split()[::-1] for line in CHECKSUMS.read_text(encoding="utf-8").splitlines())
+    path = find_data(f"planetoid/{file}", data_dir, URL + file, sums[file])
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sums[file]:
+        raise CommandError(f"{short_path(path)} is not the expected file (its sha256 differs): move it away to fetch it anew")
+    if part == "test.index":
+        return np.array(content.split(), dtype=np.int64)
+    return PlanetoidUnpickler.load_bytes(content, short_path(path))
+
+
+class CompressedRows:
+    """What is read of a pickled `scipy.sparse.csr_matrix`: data, indices, indptr and _shape, without SciPy."""
+
+
+class PlanetoidUnpickler(pickle.Unpickler):
+    """Reads what the Planetoid files hold: NumPy arrays, sparse matrices, and a dictionary of lists.
+
+    Whatever else a pickle names, be it a function to call or a class to make, is refused before anything is called.
+    """
+
+    ADMITTED = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("scipy.sparse.csr", "csr_matrix"): CompressedRows,
+        ("collections", "defaultdict"): defaultdict,
+        ("__builtin__", "list"): list,
+    }
+
+    def find_class(self, module: str, name: str):
+        if (module, name) not in self.ADMITTED:
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
+        return self.ADMITTED[module, name]
+
+    @classmethod
+    def load_bytes(cls, content: bytes, name: str):
+        """Return what a pickle holds.
+
+        Raises:
+            CommandError: it is damaged, or holds something else than these files need.
+        """
+        try:
+            return cls(BytesIO(content), encoding="latin1", fix_imports=False).load()
+        except Exception as error:  # a damaged pickle raises nearly any type
+            raise CommandError(f"{name} is refused: not a Planetoid file ({type(error).__name__}: {error})") from None

@@ -1,0 +1,82 @@
+"""The graph convolutional network of Kipf and Welling (2017), from equation 18.
+
+H' = σ(Â H W): every node's features are transformed by the same W, and each node sums what its neighbours and itself then hold,
+weighted by Â. Seen from node i (equation 27) that is message passing: node j sends Wᵀ h_j / √(D_ii D_jj) along each of its edges,
+and node i adds up what arrives (question 3.1). `GCNLayer` does it in both ways.
+
+N nodes, d and n features before and after a layer.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from part3.graph import SparseMatrix
+
+
+class GCNLayer(nn.Module):
+    """Â H W + b, equation 18 before its nonlinearity; b is the usual addition to the equation and starts at zero.
+
+    Args:
+        d, n: features of a node before and after.
+        generator: random stream of the weights (Glorot, uniform).
+    """
+
+    def __init__(self, d: int, n: int, generator: torch.Generator | None = None):
+        super().__init__()
+        self.W = nn.Parameter(glorot(d, n, generator))
+        self.b = nn.Parameter(torch.zeros(n))
+
+    def forward(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
+        """Return (N, n) from the normalised (N, N) adjacency and (N, d) features, dense or sparse."""
+        return A_hat @ (H @ self.W) + self.b  # narrow first: with n < d the product over the edges costs less
+
+    def pass_messages(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
+        """Return the same as `forward`, node by node as equation 27 reads: messages along edges, summed where they arrive."""
+        receiver, sender = A_hat.rows, A_hat.columns
+        message = A_hat.values[:, None] * (H @ self.W)[sender]  # (E, n)
+        received = torch.zeros(A_hat.shape[0], message.shape[1], dtype=message.dtype, device=message.device)
+        return received.index_add(0, receiver, message) + self.b
+
+    def extra_repr(self) -> str:
+        return f"{self.W.shape[0]}, {self.W.shape[1]}"
+
+
+class GCN(nn.Module):
+    """GCN layers with ReLU between them; dropout on what enters each.
+
+    >>> model = GCN([1433, 16, 7], dropout=0.5)        # the paper's network for Cora
+    >>> logits = model(A_hat, features)                 # (N, 7)
+
+    Args:
+        sizes: features of a node before the first layer and after each; L + 1 numbers for L layers.
+        dropout: probability with which an entry of a layer's input is left out in training.
+    """
+
+    def __init__(self, sizes: list[int], dropout: float = 0.5, generator: torch.Generator | None = None):
+        super().__init__()
+        self.dropout = dropout
+        self.layers = nn.ModuleList(GCNLayer(d, n, generator) for d, n in zip(sizes, sizes[1:]))
+
+    def forward(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
+        """Return (N, K) logits from (N, N) Â and (N, d) features."""
+        return self.layers[-1](A_hat, drop(self.embed(A_hat, H), self.dropout, self.training))
+
+    def embed(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
+        """Return what enters the last layer: each node's (N, n) learnt features."""
+        for layer in self.layers[:-1]:
+            H = torch.relu(layer(A_hat, drop(H, self.dropout, self.training)))
+        return H
+
+
+def drop(H: Tensor | SparseMatrix, probability: float, training: bool) -> Tensor | SparseMatrix:
+    """Return H with entries set to 0 with this probability and the others scaled up; zeros of a sparse H need no draw."""
+    if isinstance(H, SparseMatrix):
+        return H.with_values(F.dropout(H.values, probability, training))
+    return F.dropout(H, probability, training)
+
+
+def glorot(d: int, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return (d, n) weights, uniform with variance 2 / (d + n) (Glorot and Bengio 2010)."""
+    bound = (6 / (d + n)) ** 0.5
+    return torch.empty(d, n).uniform_(-bound, bound, generator=generator)
