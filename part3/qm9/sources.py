@@ -113,14 +113,13 @@ def read_table(content: bytes, name: str) -> dict[str, object]:
     skipped: dict[str, list[str]] = {}
     with extra("rdkit.rdBase").BlockLogs():  # its complaints about broken SMILES: they are counted here
         for number, line in enumerate(tqdm(lines, desc=f"reading {name}", unit="molecule", disable=None, leave=False), start=2):
-            row = dict(zip(header, line))
-            graph = _graph(row.get("smiles", "").strip())
-            energy = _energy(row.get(energy_column, ""))
-            split = row.get("split", "").strip()
             if not line:
                 continue
+            row = dict(zip(header, line))
+            graph, energy = _graph(row.get("smiles", "").strip()), _energy(row.get(energy_column, ""))
+            split = row.get("split", "").strip()
             if isinstance(graph, str) or energy is None or ("split" in header and split not in SPLITS):
-                reason = graph if isinstance(graph, str) else "no energy" if energy is None else "unknown split"
+                reason = graph if isinstance(graph, str) else "no energy" if energy is None else "an unknown split"
                 skipped.setdefault(reason, []).append(f"line {number}")
                 continue
             elements, bonds, bond_types = graph

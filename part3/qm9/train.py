@@ -35,7 +35,7 @@ from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder, load_checkpoint
 from part3.qm9.baselines import baseline_losses, fit_counts
 from part3.qm9.data import EDGE_ATTR_DIM, FLAT_INPUT_DIM, Z_ONE_HOT_DIM, get_labels, split_and_scale
-from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules
+from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, extra
 from part3.qm9.networks import GNN, MLP
 from part3.qm9.sources import read_built_in, read_qm9, read_smiles_csv
 
@@ -74,6 +74,7 @@ def train(
         args = parse_arguments(["--dataset", "qm9"])
         args.model = type(model).__name__.lower()
         args.lr, args.batch_size, args.epochs, args.seed, args.data_dir = lr, batch_size, epochs, seed, data_dir
+    extra("torch_geometric.data")  # before there is a run folder
     source = read_source(args)
     train_set, valid_set, test_set = split_and_scale(source, args.num_train, seed, model.device)
     if isinstance(getattr(model, "counts", None), nn.Linear):
@@ -323,7 +324,7 @@ def parse_arguments(words: list[str] | None = None) -> Namespace:
     add("--schedule", choices=("constant", "cosine"), default="constant", help="how the learning rate falls")
     add("--max_norm", "--clip_grad_norm", type=positive_float, help="limit of the gradient's norm; default none")
     add("--batch_size", type=positive_int, default=128, help="molecules a step")
-    add("--epochs", type=positive_int, help="times through the training molecules; default 10, and 300 for the built-in ones")
+    add("--epochs", type=positive_int, help="times through the training molecules; default 10, and 100 for the built-in ones")
     add("--seed", type=non_negative_int, default=42, help="of weights, order and renumbering")
     add("--print_every", type=positive_int, default=50, help="steps between two logged training batches")
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
@@ -332,7 +333,7 @@ def parse_arguments(words: list[str] | None = None) -> Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     args = parser.parse_args(words)
     built_in = not args.smiles_csv and args.dataset == "builtin"
-    args.epochs = args.epochs or (300 if built_in else 10)  # an epoch of the built-in molecules is a single step
+    args.epochs = args.epochs or (100 if built_in else 10)  # an epoch of the built-in molecules is a single step
     if args.max_ring in (1, 2):
         parser.error(f"argument --max_ring: the smallest ring has 3 atoms, not {args.max_ring}")
     return args
