@@ -14,8 +14,8 @@ Indices are counted from 0 and taken modulo n. The matrix of equation 23 is C(θ
 Where the handout is loose:
 
 * It calls the columns of Φ the eigenvalues; they are the eigenvectors.
-* It calls the eigenvalues the DFT of θ. With equation 23's C and equation 25's DFT they are λ = √n Φ θ: the factor √n comes from the
-  1/√n in equation 25, and Φ in place of Φ* from C being a cross-correlation. For a real θ that is λ = √n times the complex
+* It calls the eigenvalues the DFT of θ. With equation 23's C and equation 25's DFT they are λ = √n Φ θ: the factor √n comes
+  from the 1/√n in equation 25, and Φ in place of Φ* from C being a cross-correlation. For a real θ that is √n times the complex
   conjugate of θ̂; for a symmetric filter, w_1 = w_{-1}, the two agree but for √n.
 * Equation 24 needs brackets: Φ applies to the product x̂ ⊙ λ.
 * ω_n = e^{-2πi ku/n} holds the indices that its powers should bring in, and has the other sign than equation 26 needs: it is
@@ -44,7 +44,7 @@ def circulant(theta: Tensor) -> Tensor:
 
 
 def dft_matrix(n: int) -> Tensor:
-    """Return Φ, (n, n) complex128 and unitary: Φ_uk = e^{2πi uk/n} / √n. Φ* x is the DFT of x, Φ x̂ its inverse (equation 26)."""
+    """Return Φ, (n, n) complex128 and unitary: Φ_uk = e^{2πi uk/n} / √n; Φ* x is the DFT of x, Φ x̂ its inverse (26)."""
     node = torch.arange(n)
     angle = 2 * math.pi / n * (torch.outer(node, node) % n).double()  # uk modulo n: exact also where uk is large
     return torch.polar(torch.full_like(angle, 1 / math.sqrt(n)), angle)
@@ -57,7 +57,7 @@ def eigenvalues(theta: Tensor) -> Tensor:
 
 
 class CirculantLayer(nn.Module):
-    """F_θ(H) = C(θ) H with θ = (w_0, w_1, 0, ..., 0, w_{-1}): node by node, φ(h_i) = w_{-1} h_{i-1} + w_0 h_i + w_1 h_{i+1} (3.3a).
+    """F_θ(H) = C(θ) H with θ = (w_0, w_1, 0, ..., 0, w_{-1}); at node i, φ = w_{-1} h_{i-1} + w_0 h_i + w_1 h_{i+1} (3.3a).
 
     It sums over nothing but h_i and its neighbours, with the same three weights everywhere: a convolution with a kernel of 3.
     """

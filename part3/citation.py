@@ -2,9 +2,9 @@
 
     load_graph("cora")          files ind.cora.* under $DATA_DIR/planetoid, else fetched over https
 
-A paper cites papers of its own field, so the few labelled ones say something about their neighbours. The Planetoid files (Yang et
-al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in assets/planetoid.sha256, and even then
-it is read by an unpickler that can make arrays, lists and dictionaries and nothing else.
+A paper cites papers of its own field, so the few labelled ones say something about their neighbours. The Planetoid files (Yang
+et al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in assets/planetoid.sha256, and even
+then it is read by an unpickler that can make arrays, lists and dictionaries and nothing else.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from part3.graph import SparseMatrix, adjacency, identity
 CITATION_GRAPHS = ("cora", "citeseer", "pubmed")
 URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
 CHECKSUMS = Path(__file__).resolve().parent / "assets" / "planetoid.sha256"
-PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
+PARTS = ("y", "tx", "ty", "allx", "ally", "graph", "test.index")
 TRAINING_NODES_A_CLASS, NUM_VALIDATION, NUM_TEST = 20, 500, 1000  # of Planetoid's split, and of random ones
 
 # Zachary (1977), "An information flow model for conflict and fission in small groups": who met whom outside the club; members
@@ -117,10 +117,10 @@ def karate_club() -> LabelledGraph:
 def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
     """Return a citation graph with Planetoid's split: 20 training nodes a class, 500 to validate on, 1,000 to test on.
 
-    Some test nodes of CiteSeer have no row in the files: isolated nodes without features or class. They stay in the graph, so that
-    the numbering holds, and out of every split.
+    15 nodes of CiteSeer, numbered among the test nodes, have no row in the files (the literature calls them isolated, though
+    other papers cite them). They keep their place in the graph, without features or class, and stay out of every split.
     """
-    x, y, tx, ty, allx, ally, graph, test = (read_part(name, part, data_dir) for part in PARTS)
+    y, tx, ty, allx, ally, graph, test = (read_part(name, part, data_dir) for part in PARTS)
     num_nodes = max(int(test.max()) + 1, len(ally) + len(ty))
     rows = np.concatenate([np.arange(len(ally)), test])  # of allx and tx, one below the other
     labels = torch.full((num_nodes,), -1)
@@ -153,7 +153,7 @@ def random_split(graph: LabelledGraph, seed: int) -> LabelledGraph:
 
 
 def bags_of_words(matrices: list["CompressedRows"], rows: np.ndarray, num_nodes: int) -> SparseMatrix:
-    """Return (N, d) features from matrices that lie one below the other and whose rows belong to nodes `rows`; rows sum to 1."""
+    """Return (N, d) features, each row summing to 1, from matrices one below the other whose rows belong to nodes `rows`."""
     counts = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
     node = torch.from_numpy(np.repeat(rows, counts)).long()
     word = torch.from_numpy(np.concatenate([matrix.indices for matrix in matrices])).long()

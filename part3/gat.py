@@ -7,9 +7,9 @@ the weights of a node's neighbours, itself included, sum to one:
     α_ij = exp(e_ij) / Σ_{k in N(i)} exp(e_ik)         a softmax over the neighbours of i
     h_i' = σ(Σ_{j in N(i)} α_ij Wᵀh_j)
 
-The softmax makes the weights independent of the number of neighbours, so it takes the place of the normalisation in equation 27; a
-is shared by all edges, so the layer works on any graph and does not depend on the order of its nodes. Several such heads, each
-with its own W and a, look for different things.
+The softmax makes the weights independent of the number of neighbours, so it takes the place of the normalisation in equation
+27; a is shared by all edges, so the layer works on any graph and does not depend on the order of its nodes. Several such heads,
+each with its own W and a, look for different things.
 
 N nodes, E edges and self-loops, K heads, d and n features before and, for each head, after a layer.
 """
@@ -111,7 +111,7 @@ class GAT(nn.Module):
 
 
 def softmax_of_rows(A: SparseMatrix, scores: Tensor) -> Tensor:
-    """Return (E, K) softmax over each row's entries of (E, K) scores; the row's largest is taken off first, against overflow."""
+    """Return the (E, K) softmax of scores over each row's entries; the row's largest is taken off first, against overflow."""
     rows = A.rows[:, None].expand_as(scores)
     largest = scores.new_full((A.shape[0], scores.shape[1]), -torch.inf).scatter_reduce(0, rows, scores.detach(), "amax")
     exponentials = (scores - largest[A.rows]).exp()

@@ -1,11 +1,13 @@
 """The graph convolutional network of Kipf and Welling (2017), from equation 18.
 
-H' = σ(Â H W): every node's features are transformed by the same W, and each node sums what its neighbours and itself then hold,
-weighted by Â. Seen from node i (equation 27) that is message passing: node j sends Wᵀ h_j / √(D_ii D_jj) along each of its edges,
-and node i adds up what arrives (question 3.1). `GCNLayer` does it in both ways.
+H' = σ(Â H W): every node's features are transformed by the same W, and each node sums what its neighbours and itself then
+hold, weighted by Â. Seen from node i (equation 27) that is message passing: node j sends Wᵀ h_j / √(D_ii D_jj) along each of
+its edges, and node i adds up what arrives (question 3.1). `GCNLayer` does it in both ways.
 
 N nodes, d and n features before and after a layer.
 """
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +58,7 @@ class GCN(nn.Module):
     def __init__(self, sizes: list[int], dropout: float = 0.5, generator: torch.Generator | None = None):
         super().__init__()
         self.dropout = dropout
-        self.layers = nn.ModuleList(GCNLayer(d, n, generator) for d, n in zip(sizes, sizes[1:]))
+        self.layers = nn.ModuleList(GCNLayer(d, n, generator) for d, n in pairwise(sizes))
 
     def forward(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
         """Return (N, K) logits from (N, N) Â and (N, d) features."""

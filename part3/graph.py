@@ -1,8 +1,8 @@
 """A graph as a sparse matrix: adjacency, its normalisations (equations 19-21), and how far nodes are apart.
 
-A_ij = 1 where an edge leads from node j to node i, so that (A H)_i sums what node i's neighbours hold: one product with A is one
-round of messages. A graph of N nodes has few of the N² possible edges; `SparseMatrix` keeps only those, and its product with a
-dense matrix, forward and backward, costs one multiplication for each edge and column.
+A_ij = 1 where an edge leads from node j to node i, so that (A H)_i sums what node i's neighbours hold: one product with A is
+one round of messages. A graph of N nodes has few of the N² possible edges; `SparseMatrix` keeps only those, and its product
+with a dense matrix, forward and backward, costs one multiplication for each edge and column.
 
 N nodes, E edges, d features.
 """

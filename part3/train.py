@@ -4,10 +4,10 @@
     python part3/train.py --dataset cora --model gcn --runs 100      Kipf and Welling's table
     python part3/train.py --dataset cora --model gat --runs 100      Veličković et al.'s
 
-Every step sees the whole graph; the loss is the cross-entropy of the training nodes. The weights are kept at each epoch at which
-both loss and accuracy on the validation nodes are the best so far, and tested in the end; training stops `patience` epochs after
-either was. (The karate club has no validation nodes: the last weights are tested.) Run k starts from seed + k; with --split random
-it also draws its own training, validation and test nodes. The defaults are those of the papers.
+Every step sees the whole graph; the loss is the cross-entropy of the training nodes. The weights are kept at each epoch at
+which both loss and accuracy on the validation nodes are the best so far, and tested in the end; training stops `patience`
+epochs after either was. (The karate club has no validation nodes: the last weights are tested.) Run k starts from seed + k;
+with `--split random` it also draws its own training, validation and test nodes. The defaults are those of the papers.
 """
 
 import copy
