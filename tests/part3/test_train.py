@@ -1,0 +1,301 @@
+"""part3/train.py as its users meet it: a whole process, its closing line, its exit code and the folder it leaves."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+
+import pytest
+import torch
+
+import part3.train
+from common.errors import CommandError, StopRequest, run_command
+from common.run_folder import read_metrics
+from part3.citation import LabelledGraph, load_graph
+from part3.gcn import GCN
+from part3.graph import SparseMatrix, add_self_loops, adjacency, normalise
+from tests.harness import (
+    ENVIRONMENT,
+    POSIX,
+    ROOT,
+    assert_same_run,
+    contents,
+    one_line,
+    run_script,
+    tensorboard_losses,
+    train_under_fire,
+)
+from tests.part3.test_citation import NEEDS
+
+SMALL = ["--runs", "2", "--epochs", "30", "--print_every", "10"]
+
+
+def train(*words, script="part3/train.py", **options):
+    return run_script(script, *words, **options)
+
+
+def in_process(words, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["part3/train.py", *map(str, words)])
+    part3.train.main()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Two runs that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    done = train(*SMALL, "--run_dir", folder)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert re.fullmatch(
+        r"karate, gcn: accuracy 0\.\d{4} on 32 unlabelled nodes, from 2 labelled ones, the mean of 2 runs, 95 % interval "
+        r"± 0\.\d{4}; 30 epochs, \d+\.\d s a run; run folder .*run\n",
+        done.stdout,
+    )
+    return folder
+
+
+def test_the_run_folder(reference):
+    names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
+    figures = {f"{name}.{suffix}" for name in ("curves", "club") for suffix in ("png", "pdf")}
+    assert names == {"config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", *figures}
+    metrics = read_metrics(reference / "metrics.csv")
+    assert metrics["loss"] == tensorboard_losses(reference)
+    assert [step for step, _ in metrics["loss"]] == list(range(10, 61, 10))
+    assert [run for _, run in metrics["run"]] == [1, 1, 1, 2, 2, 2]
+    result = json.loads((reference / "result.json").read_text())
+    a, b = result["accuracies"]
+    assert result["test_accuracy"] == pytest.approx((a + b) / 2)
+    assert result["confidence_interval"] == pytest.approx(1.96 * abs(a - b) / 2)  # standard deviation |a - b| / √2, over √2
+
+
+def test_the_interval_of_a_mean():
+    assert part3.train.confidence_interval([0.5, 0.7, 0.9, 0.7]) == pytest.approx(1.96 * (0.08 / 3) ** 0.5 / 2)
+    assert part3.train.confidence_interval([0.5]) is None
+
+
+def test_the_reported_accuracy_can_be_counted_again(reference):
+    """From the checkpoint alone, on the club's members without a label."""
+    graph, model = load_graph("karate"), GCN([34, 16, 2]).eval()
+    model.load_state_dict(torch.load(reference / "checkpoint.pt", weights_only=True)["model"])
+    logits = model(normalise(add_self_loops(graph.A)), graph.features).tolist()
+    right = sum((logits[i][1] > logits[i][0]) == (graph.labels[i] == 1) for i in range(1, 33))
+    assert json.loads((reference / "result.json").read_text())["accuracies"][-1] == right / 32
+
+
+def test_without_arguments_most_of_the_club_is_told_apart(tmp_path, monkeypatch):
+    in_process(["--run_dir", tmp_path], monkeypatch)
+    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] >= 0.9
+
+
+def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
+    assert train(*SMALL, "--run_dir", tmp_path, cwd=ROOT / "part3", script="train.py").returncode == 0
+    assert_same_run(tmp_path, reference)
+
+
+def test_run_k_is_the_run_of_seed_k(reference, tmp_path, monkeypatch):
+    in_process(["--epochs", 30, "--seed", 1, "--run_dir", tmp_path], monkeypatch)
+    alone, together = contents(tmp_path)[0]["model"], contents(reference)[0]["model"]
+    assert all(torch.equal(alone[name], together[name]) for name in together)
+
+
+@POSIX
+def test_killed_at_every_write(reference, tmp_path):
+    """Two durable writes each for config, metrics and result, and three for each run's checkpoint (metrics first)."""
+    assert train_under_fire("part3.train", "write", tmp_path, *SMALL) == 3 * 2 + 2 * 3
+    for number in range(1, 13):
+        assert_same_run(tmp_path / str(number), reference)
+        assert not list((tmp_path / str(number)).glob(".*.tmp"))
+
+
+@POSIX
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gcn", "gat"])
+def test_killed_at_random_moments(tmp_path, model):
+    words = ["--model", model, "--runs", "60", "--epochs", "20", "--split", "random"]
+    assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
+    assert train_under_fire("part3.train", "random", tmp_path / "killed", *words) > 5
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+@POSIX
+def test_stopped_by_a_signal_then_resumed(tmp_path):
+    words = ["--runs", "100000", "--epochs", "100", "--run_dir", str(tmp_path / "run")]
+    command = [sys.executable, "part3/train.py", *words]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "run" / "checkpoint.pt").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert re.fullmatch(r"train\.py: stopped in run \d+, epoch \d+; .* with: python part3/train\.py .* --resume\n", error)
+    done = len(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["accuracies"])
+    assert train(*words, "--resume", "--runs", done + 1).returncode == 0
+    assert train(*words[2:4], "--runs", done + 1, "--run_dir", tmp_path / "whole").returncode == 0
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_divergence_stops_with_a_clear_line(tmp_path):
+    error = one_line(train("--learning_rate", "1e30", "--run_dir", tmp_path), exit_code=1)
+    assert re.search(r"diverged at step \d+: the loss of run 1 is (nan|inf)", error)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "cora", "--data_dir", "LICENSE"], "Not a directory: LICENSE/planetoid"),
+        (["--dataset", "facebook"], "argument --dataset: invalid choice: 'facebook'"),
+        (["--model", "gin"], "argument --model: invalid choice: 'gin'"),
+        (["--runs", "0"], "argument --runs: must be at least 1, not 0"),
+        (["--dropout", "1"], "argument --dropout: must be at least 0 and below 1, not 1"),
+        (["--dropout", "nan"], "argument --dropout: must be at least 0 and below 1, not nan"),
+        (["--weight_decay", "-1"], "argument --weight_decay: must be a finite number of at least 0, not -1"),
+        (["--num_layers", "0"], "argument --num_layers: must be at least 1"),
+        (["--device", "abacus"], "device 'abacus' cannot be used here"),
+        (["--resume", "--run_dir", "part1"], "part1 holds no run that could be resumed"),
+    ],
+)
+def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["part3/train.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        run_command(part3.train.main)
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_run_is_not_overwritten_nor_resumed_as_another(reference):
+    before = (reference / "checkpoint.pt").read_bytes()
+    assert "already holds a run" in one_line(train(*SMALL, "--run_dir", reference))
+    assert "was trained with --split public, not random" in one_line(
+        train(*SMALL, "--run_dir", reference, "--resume", "--split", "random")
+    )
+    assert (reference / "checkpoint.pt").read_bytes() == before
+
+
+def toy(**splits):
+    """Two triangles, a class each, that share no edge; features are node numbers."""
+    edges = torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 3]])
+    splits = {name: torch.tensor(nodes, dtype=torch.int64) for name, nodes in splits.items()}
+    number = torch.arange(6)
+    features = SparseMatrix(number, number, torch.ones(6), (6, 6))
+    return LabelledGraph("toy", adjacency(edges, 6), features, torch.tensor([0, 0, 0, 1, 1, 1]), 2, **splits)
+
+
+def arguments(monkeypatch, *words) -> Namespace:
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+    return part3.train.parse_arguments()
+
+
+class Recorder:
+    """Takes the place of a run folder."""
+
+    def __init__(self):
+        self.rows = []
+
+    def log(self, step, **values):
+        self.rows.append({"step": step, **values})
+
+
+def test_the_weights_with_the_best_validation_loss_and_accuracy_are_tested(monkeypatch):
+    """With a rising validation loss, the first weights are kept; the labels to validate on are the wrong ones."""
+    graph = toy(train=[0, 3], validation=[1, 4], test=[2, 5])
+    graph.labels[graph.validation] = 1 - graph.labels[graph.validation]
+    words = ["--dropout", 0, "--print_every", 1, "--learning_rate", 0.1, "--epochs"]
+    device, stop = torch.device("cpu"), StopRequest().__enter__()
+    stop.__exit__()
+    recorder = Recorder()
+    kept, _, epochs = part3.train.train_once(
+        arguments(monkeypatch, *words, 50, "--patience", 20), graph, 0, device, recorder, stop
+    )
+    losses = [row["validation_loss"] for row in recorder.rows]
+    assert losses == sorted(losses) and epochs == 21  # patience: 20 epochs after the first, in which both were the best
+    first, *_ = part3.train.train_once(arguments(monkeypatch, *words, 1), graph, 0, device, Recorder(), stop)
+    assert all(torch.equal(kept[name], first[name]) for name in first)
+
+
+def test_without_validation_nodes_the_last_weights_are_tested(monkeypatch):
+    graph = toy(train=[0, 3], validation=[], test=[2, 5])
+    with StopRequest() as stop:
+        recorder = Recorder()
+        args = arguments(monkeypatch, "--epochs", 40, "--learning_rate", 0.1)
+        _, accuracy, epochs = part3.train.train_once(args, graph, 0, torch.device("cpu"), recorder, stop)
+    assert accuracy == 1 and epochs == 40 and "validation_loss" not in recorder.rows[0]
+
+
+def test_a_graph_without_edges_trains(monkeypatch):
+    graph = toy(train=[0, 3], validation=[1], test=[2, 5])
+    graph.A = adjacency(torch.empty(2, 0, dtype=torch.int64), 6)
+    for model in ("gcn", "gat"):
+        with StopRequest() as stop:
+            args = arguments(monkeypatch, "--epochs", 5, "--model", model)
+            _, accuracy, _ = part3.train.train_once(args, graph, 0, torch.device("cpu"), Recorder(), stop)
+        assert 0 <= accuracy <= 1
+
+
+def test_weight_decay_is_the_first_layers_alone_in_the_gcn_and_all_of_the_gat(monkeypatch):
+    seen = []
+    real = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda groups, **options: seen.append(groups) or real(groups, **options))
+    for model in ("gcn", "gat"):
+        with StopRequest() as stop:
+            args = arguments(monkeypatch, "--epochs", 1, "--model", model, "--weight_decay", 0.3)
+            part3.train.train_once(args, toy(train=[0, 3], validation=[], test=[1]), 0, torch.device("cpu"), Recorder(), stop)
+    for groups, first_only in zip(seen, (True, False)):
+        decayed, others = groups
+        assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0
+        assert decayed["params"][0].shape[0] == 6 and bool(others["params"]) == first_only
+
+
+def test_the_mlp_hears_no_neighbour(monkeypatch):
+    graph = toy(train=[0], validation=[], test=[1])
+    args = arguments(monkeypatch, "--model", "mlp")
+    assert torch.equal(part3.train.prepare(args, graph).to_dense(), torch.eye(6))
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(StopRequest, "__enter__", lambda self: setattr(self, "signal_number", 2) or self)
+    monkeypatch.setattr(StopRequest, "__exit__", lambda *_: None)
+    with pytest.raises(CommandError, match=r"stopped in run 1, epoch 1; .*--resume") as stop:
+        in_process(["--run_dir", tmp_path / "run"], monkeypatch)
+    assert stop.value.exit_code == 130
+
+
+@pytest.mark.slow
+def test_every_flag_changes_the_training(tmp_path):
+    """One flag at a time, compared by the weights after the same few epochs."""
+    gat = ["--model", "gat"]
+    changes = [
+        [],
+        *(["--dataset", "cora"], ["--split", "random"], ["--seed", "1"], ["--num_hidden", "8"], ["--num_layers", "3"]),
+        *(["--normalisation", "random_walk"], ["--dropout", "0.1"], ["--weight_decay", "0.1"], ["--lr", "0.1"]),
+        *(["--epochs", "6"], ["--model", "mlp"], gat, [*gat, "--heads", "3"], [*gat, "--output_heads", "3"]),
+    ]
+    if NEEDS["cora"].args[0]:
+        changes.remove(["--dataset", "cora"])
+    seen = []
+    for number, words in enumerate(changes):
+        folder = tmp_path / str(number)
+        assert train("--epochs", 5, *words, "--run_dir", folder).returncode == 0, words
+        model = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+        for other in seen:
+            same = model.keys() == other.keys() and all(
+                model[key].shape == other[key].shape and torch.equal(model[key], other[key]) for key in model
+            )
+            assert not same, words
+        seen.append(model)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "model", "least"),
+    [
+        pytest.param(n, m, a, marks=NEEDS[n])
+        for n, m, a in [("cora", "gcn", 0.81), ("citeseer", "gcn", 0.70), ("cora", "mlp", 0.55)]
+    ],
+)
+def test_the_papers_accuracy_is_reached(tmp_path, name, model, least):
+    assert train("--dataset", name, "--model", model, "--runs", 5, "--run_dir", tmp_path).returncode == 0
+    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] >= least
