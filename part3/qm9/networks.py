@@ -1,6 +1,7 @@
 """An MLP on numbered atoms and a graph network on bonds, both to predict z-scored energies (questions 3.6b and 3.6d)."""
 
 import sys
+from argparse import Namespace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 if not __package__:  # found by its bare name
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from part3.qm9.data import get_mlp_features, get_node_features
+from part3.qm9.data import EDGE_ATTR_DIM, FLAT_INPUT_DIM, Z_ONE_HOT_DIM, get_mlp_features, get_node_features
 from part3.qm9.molecules import extra
 
 if TYPE_CHECKING:
@@ -131,6 +132,15 @@ class GNN(nn.Module):
         """Return z-scored energies (B, 1) of a batch."""
         x = get_node_features(molecules).to(self.embedding.weight.dtype)
         return self(x, molecules.edge_index, molecules.edge_attr, molecules.batch)
+
+
+def build_model(args: Namespace) -> nn.Module:
+    """Return the model that the arguments of train.py describe, its weights drawn from the seed."""
+    torch.manual_seed(args.seed)
+    if args.model == "mlp":
+        return MLP(FLAT_INPUT_DIM, args.mlp_hidden_dims, 1)
+    sizes = (Z_ONE_HOT_DIM, EDGE_ATTR_DIM, args.gnn_hidden_dims, 1, args.gnn_num_blocks)
+    return GNN(*sizes, residual=args.residual, counts=args.counts, max_ring=args.max_ring)
 
 
 @torch.no_grad()

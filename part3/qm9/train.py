@@ -34,16 +34,16 @@ from common.errors import (
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder, load_checkpoint
 from part3.qm9.baselines import baseline_losses, fit_counts
-from part3.qm9.data import EDGE_ATTR_DIM, FLAT_INPUT_DIM, Z_ONE_HOT_DIM, get_labels, split_and_scale
+from part3.qm9.data import get_labels, split_and_scale
 from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, extra
-from part3.qm9.networks import GNN, MLP
+from part3.qm9.networks import build_model
 from part3.qm9.sources import read_built_in, read_qm9, read_smiles_csv
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 EVALUATION_BATCH = 1_000
-COLUMNS = ("loss", "learning_rate", "molecules_per_second", "seconds", "validation_loss", "validation_mae_mev")
+COLUMNS = ("loss", "learning_rate", "examples_per_second", "seconds", "validation_loss", "validation_mae_mev")
 
 
 def main() -> None:
@@ -131,7 +131,7 @@ def train(
 
             end_of_epoch = step % batches.steps_per_epoch == 0
             values = {"loss": loss.item(), "learning_rate": learning_rate}
-            values["molecules_per_second"] = len(molecules.y) / (time.perf_counter() - started)
+            values["examples_per_second"] = len(molecules.y) / (time.perf_counter() - started)
             if end_of_epoch:
                 epoch, validation_loss = step // batches.steps_per_epoch, evaluate_model(model, valid, criterion, permute=False)
                 if not math.isfinite(validation_loss):
@@ -251,15 +251,6 @@ class EvaluationBatches:
 def schedule(name: str, step: int, train_steps: int) -> float:
     """Return the factor of the learning rate at a step, counted from 0."""
     return 0.5 * (1 + math.cos(math.pi * step / train_steps)) if name == "cosine" else 1.0
-
-
-def build_model(args: Namespace) -> nn.Module:
-    """Return the model that the arguments describe, its weights drawn from the seed."""
-    torch.manual_seed(args.seed)
-    if args.model == "mlp":
-        return MLP(FLAT_INPUT_DIM, args.mlp_hidden_dims, 1)
-    sizes = (Z_ONE_HOT_DIM, EDGE_ATTR_DIM, args.gnn_hidden_dims, 1, args.gnn_num_blocks)
-    return GNN(*sizes, residual=args.residual, counts=args.counts, max_ring=args.max_ring)
 
 
 def read_source(args: Namespace) -> Molecules:

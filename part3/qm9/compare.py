@@ -1,0 +1,210 @@
+"""MLP versus GNN on QM9: validation curves, test errors, and what renumbering the atoms does to them (question 3.6).
+
+    python part3/qm9/compare.py --jobs 3
+
+Five models, each on all training molecules of qm9_g4mp2.csv once and on 20,000 of them with three seeds. Results:
+report/results/part3_qm9.csv, one row a run; part3_qm9_curves.csv, the validation losses; part3_qm9_limits.csv, where the best
+model errs. Figures: part3_qm9_curves and part3_qm9_errors. Interrupt it at will: finished runs are kept, the others resumed.
+"""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from common.data import find_data
+from common.errors import run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
+from common.machine import ROOT, short_path
+from common.run_folder import load_checkpoint, read_metrics
+from part3.qm9.data import get_labels, split_and_scale
+from part3.qm9.molecules import KCAL_PER_MOL, Molecules
+from part3.qm9.networks import build_model
+from part3.qm9.sources import read_smiles_csv
+
+NAME = "part3_qm9"
+RUNS = ROOT / "runs" / "part3" / "qm9" / "compare"
+TABLE = "qm9/qm9_g4mp2.csv"
+NUM_FEW, SEEDS_FEW, SEEDS_ALL = 20_000, (0, 1, 2), (0,)
+DEEP = {
+    "model": "gnn",
+    "gnn_num_blocks": 4,
+    "residual": True,
+    "counts": True,
+    "lr": 2e-3,
+    "schedule": "cosine",
+    "max_norm": 1.0,
+    "epochs": 60,
+}
+MODELS = {
+    "MLP": {"model": "mlp", "epochs": 30},
+    "MLP, trained on renumbered atoms": {"model": "mlp", "permute_training": True, "epochs": 30},
+    "GNN": {"model": "gnn", "epochs": 30},
+    "deep GNN": DEEP,
+    "deep GNN with rings": {**DEEP, "max_ring": 6},
+}
+BEST = "deep GNN with rings"
+COLUMNS = (
+    "test_loss",
+    "permuted_test_loss",
+    "test_mae_mev",
+    "test_mae_kcal_per_mol",
+    "permuted_test_mae_mev",
+    "mean_mae_mev",
+    "counts_loss",
+    "counts_mae_mev",
+    "parameters",
+    "best_epoch",
+    "epochs",
+    "seconds",
+)
+
+
+def main() -> None:
+    parser = experiment_parser(__doc__)
+    parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    args = parser.parse_args()
+    if not args.draw_only:
+        table = find_data(TABLE, args.data_dir)
+        molecules = read_smiles_csv(table)  # into the cache, before several runs want it at once
+        rows = measure(table, len(molecules.take((molecules.splits == 0).nonzero().squeeze(1)).energies), args.jobs)
+        write_results(NAME, rows, seeds=[*SEEDS_FEW], training_seconds=sum(row["seconds"] for row in rows))
+        write_results(f"{NAME}_curves", curves())
+        write_results(f"{NAME}_limits", limits(molecules))
+    rows, losses = read_results(NAME), read_results(f"{NAME}_curves")
+    draw_curves(rows, losses)
+    draw_errors(rows)
+    for (model, num_train), chosen in by_model(rows).items():
+        keys = ("test_mae_mev", "permuted_test_mae_mev", "counts_mae_mev")
+        error, permuted, line = (mean(row[key] for row in chosen) for key in keys)
+        print(
+            f"{model}, {num_train:,} training molecules: mean absolute error {error:.1f} meV, renumbered {permuted:.1f} meV; "
+            f"{line / error:.2f} times less than counting atoms and bonds ({line:.1f} meV)"
+        )
+    for row in read_results(f"{NAME}_limits"):
+        print(f"{BEST}, {row['molecules']:,} test molecules {row['which']}: {row['mae_mev']} meV")
+    print(f"results and figures: report/results/{NAME}*.csv, {short_path(FIGURES / NAME)}_*.pdf")
+
+
+def run_folder(model: str, num_train: int | None, seed: int) -> Path:
+    name = model.replace(",", "").replace(" ", "_")
+    return RUNS / f"{name}_{num_train or 'all'}_seed{seed}"
+
+
+def plan() -> list[tuple[str, int | None, int]]:
+    """Return (model, training molecules or None for all, seed) of every run, the longest first."""
+    models = list(reversed(MODELS))
+    return [(model, None, seed) for model in models for seed in SEEDS_ALL] + [
+        (model, NUM_FEW, seed) for model in models for seed in SEEDS_FEW
+    ]
+
+
+def measure(table: Path, num_all: int, num_parallel: int) -> list[dict[str, Any]]:
+    """Run what is not finished yet and return one row a run."""
+    jobs = []
+    for model, num_train, seed in plan():
+        few = {"num_train": num_train} if num_train else {}
+        arguments = {"smiles_csv": str(table), **MODELS[model], **few, "seed": seed}
+        jobs.append(Job("part3/qm9/train.py", run_folder(model, num_train, seed), arguments))
+    rows = [
+        {"model": model, "num_train": num_train or num_all, "seed": seed, **{name: result[name] for name in COLUMNS}}
+        for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, num_parallel))
+    ]
+    return sorted(rows, key=lambda row: (list(MODELS).index(row["model"]), -row["num_train"], row["seed"]))
+
+
+def curves() -> list[dict[str, Any]]:
+    """Return the validation loss after every epoch of every run."""
+    rows = []
+    for model, num_train, seed in plan():
+        metrics = read_metrics(run_folder(model, num_train, seed) / "metrics.csv")
+        rows += [
+            {"model": model, "subset": num_train or "all", "seed": seed, "epoch": epoch, "validation_loss": f"{loss:.6f}"}
+            for epoch, (_, loss) in enumerate(metrics["validation_loss"], start=1)
+        ]
+    return rows
+
+
+@torch.no_grad()
+def limits(molecules: Molecules) -> list[dict[str, Any]]:
+    """Return the best model's error on test molecules of different kinds."""
+    checkpoint = load_checkpoint(run_folder(BEST, None, SEEDS_ALL[0]) / "best.pt")
+    model = build_model(Namespace(**checkpoint["arguments"])).eval()
+    model.load_state_dict(checkpoint["model"])
+    _, _, test = split_and_scale(molecules)
+    batches = [test.batch(part) for part in torch.arange(len(test)).split(1_000)]
+    errors = [(model.predict(batch).squeeze(1) - get_labels(batch)).abs() for batch in batches]
+    error = 1000 * test.std * torch.cat(errors)  # meV
+    return [
+        {"which": which, "molecules": int(chosen.sum()), "mae_mev": f"{error[chosen].mean().item():.2f}"}
+        for which, chosen in kinds(test.molecules).items()
+    ]
+
+
+def kinds(molecules: Molecules) -> dict[str, torch.Tensor]:
+    """Return which molecules (N,) have how many independent rings: bonds less atoms, plus one."""
+    num_rings = molecules.num_bonds // 2 - molecules.num_atoms + 1
+    found = {"without rings": num_rings == 0, "with 1 ring": num_rings == 1, "with 2 rings": num_rings == 2}
+    return {**found, "with 3 or more rings": num_rings >= 3}
+
+
+def by_model(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Return the runs of each model and number of training molecules."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["model"], row["num_train"]), []).append(row)
+    return groups
+
+
+def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]]) -> None:
+    """Draw the validation loss against the epoch: all training molecules on the left, 20,000 on the right."""
+    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+
+    figure, panels = new_figure(1, 2, height=2.9, sharey=True)
+    num_all = max(row["num_train"] for row in rows)
+    for axes, subset, num_train in zip(panels, ("all", NUM_FEW), (num_all, NUM_FEW)):
+        for k, model in enumerate(MODELS):
+            for seed in sorted({row["seed"] for row in losses if (row["model"], row["subset"]) == (model, subset)}):
+                chosen = [row for row in losses if (row["model"], row["subset"], row["seed"]) == (model, subset, seed)]
+                epochs, values = [row["epoch"] for row in chosen], [row["validation_loss"] for row in chosen]
+                label = model if seed == 0 and subset == "all" else None
+                axes.plot(epochs, values, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label, linewidth=1)
+        line = mean(row["counts_loss"] for row in rows if row["num_train"] == num_train)
+        label = "counts of atoms and bonds" if subset == "all" else None
+        axes.axhline(line, color="0.4", linewidth=0.8, linestyle=":", label=label)
+        axes.set(xlabel="epoch", title=f"{num_train:,} training molecules", yscale="log")
+    panels[0].set_ylabel("validation loss (z-scores, squared)")
+    figure.legend(loc="outside lower center", ncols=2)
+    save_figure(figure, FIGURES / f"{NAME}_curves")
+
+
+def draw_errors(rows: list[dict[str, Any]]) -> None:
+    """Draw every run's test error, atoms numbered as given and anew."""
+    from common.figure import COLOURS, new_figure, save_figure
+
+    figure, (axes,) = new_figure(height=2.6)
+    num_all = max(row["num_train"] for row in rows)
+    for row in rows:
+        k = list(MODELS).index(row["model"])
+        place = len(MODELS) - 1 - k + (0.15 if row["num_train"] == num_all else -0.15)
+        size = 6 if row["num_train"] == num_all else 3.5
+        axes.plot(row["permuted_test_mae_mev"], place, "o", color=COLOURS[k], markersize=size + 2, markerfacecolor="none")
+        axes.plot(row["test_mae_mev"], place, "o", color=COLOURS[k], markersize=size)
+    marks = {"chemical\naccuracy": 1000 * KCAL_PER_MOL}
+    for label, column in (("counts of atoms\nand bonds", "counts_mae_mev"), ("training\nmean", "mean_mae_mev")):
+        marks[label] = mean(row[column] for row in rows if row["num_train"] == num_all)
+    for label, value in marks.items():
+        axes.axvline(value, color="0.4", linewidth=0.8, linestyle=":")
+        axes.text(value, len(MODELS) - 0.35, label, ha="center", va="bottom", fontsize=7, color="0.3")
+    axes.set(xscale="log", xlabel="mean absolute error on the test molecules (meV)", ylim=(-0.6, len(MODELS) - 0.4))
+    axes.set_yticks(range(len(MODELS)), [model.replace(", ", ",\n") for model in reversed(MODELS)])
+    save_figure(figure, FIGURES / f"{NAME}_errors")
+
+
+if __name__ == "__main__":
+    run_command(main)
