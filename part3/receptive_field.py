@@ -1,0 +1,92 @@
+"""How far do L layers hear? The Jacobian of a node's output, hop by hop (question 3.1b of UvA 2019).
+
+    python part3/receptive_field.py
+
+In each layer of a GCN a node hears its neighbours, so after L layers it depends on nodes up to L hops away and on no others:
+information from 3 hops away needs 3 layers. For all pairs of the karate club's members, L = 1 to 4 layers and ten
+initialisations, this takes the norm of ∂ output of member i / ∂ features of member j, scaled so that what member i hears adds up
+to 1. Writes report/results/part3_receptive_field.csv and the figure of the same name.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import ArgumentParser, run_command
+from common.experiment import FIGURES, read_results, write_results
+from common.machine import seeded_generator, short_path
+from part3.citation import karate_club
+from part3.gcn import GCN
+from part3.graph import add_self_loops, distances, normalise
+
+NAME = "part3_receptive_field"
+LAYERS, NUM_SEEDS, NUM_HIDDEN = (1, 2, 3, 4), 10, 16
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--draw_only", action="store_true", help="draw the figure from the committed results")
+    if parser.parse_args().draw_only:
+        rows = read_results(NAME)
+    else:
+        rows = [row for num_layers in LAYERS for row in measure(num_layers)]
+        write_results(NAME, rows, seeds=list(range(NUM_SEEDS)))
+    for num_layers in LAYERS:
+        shares = {row["hops"]: f"{100 * row['share']:.3g} %" for row in rows if row["layers"] == num_layers}
+        print(f"{num_layers} layers, what is heard from each distance in hops: {shares}")
+    draw(rows)
+    print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
+
+
+def measure(num_layers: int) -> list[dict[str, Any]]:
+    """Return a row for each distance: the mean influence of one member on another, and the share of all that far away."""
+    club = karate_club()
+    A_hat = normalise(add_self_loops(club.A)).to(torch.float64)
+    features = club.features.to_dense().double()
+    N = len(features)
+    hops = torch.stack([distances(club.A, node) for node in range(N)])  # (N, N)
+    influence = torch.zeros(N, N, dtype=torch.float64)
+    for seed in range(NUM_SEEDS):
+        sizes = [N, *[NUM_HIDDEN] * (num_layers - 1), club.num_classes]
+        model = GCN(sizes, generator=seeded_generator(seed, "weights")).double().eval()
+        jacobian = torch.autograd.functional.jacobian(lambda H, f=model: f(A_hat, H), features)  # (N, K, N, d)
+        norms = jacobian.square().sum(dim=(1, 3)).sqrt()  # (receiver, sender)
+        influence += norms / norms.sum(dim=1, keepdim=True) / NUM_SEEDS
+    return [
+        {
+            "layers": num_layers,
+            "hops": distance,
+            "pairs": int((hops == distance).sum()),
+            "influence": float(f"{influence[hops == distance].mean().item():.6g}"),
+            "share": float(f"{influence[hops == distance].sum().item() / N:.6g}"),
+        }
+        for distance in range(int(hops.max()) + 1)
+    ]
+
+
+def draw(rows: list[dict[str, Any]]) -> None:
+    """Draw the mean influence of one member on another against their distance; exact zeros get a line of their own."""
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+
+    floor = min(row["influence"] for row in rows if row["influence"]) / 10
+    figure, (axes,) = new_figure(height=2.6)
+    for k, num_layers in enumerate(LAYERS):
+        mine = [row for row in rows if row["layers"] == num_layers]
+        x, y = [row["hops"] for row in mine], [row["influence"] or floor for row in mine]
+        axes.plot(x, y, marker=MARKERS[k], linestyle=LINE_STYLES[k], color=COLOURS[k], label=f"$L = {num_layers}$")
+    axes.axhline(floor, color="0.5", linewidth=0.8, linestyle=":")
+    axes.annotate("exactly 0", (0, floor), xytext=(0, 3), textcoords="offset points", color="0.3", fontsize=8)
+    axes.set(
+        xlabel="distance of two members (hops)", ylabel="influence of one on the other", yscale="log",
+        xticks=sorted({row["hops"] for row in rows}),
+    )  # fmt: skip
+    axes.legend(title="layers", loc="upper right")
+    save_figure(figure, FIGURES / NAME)
+
+
+if __name__ == "__main__":
+    run_command(main)
