@@ -33,13 +33,14 @@ TABLE = "qm9/qm9_g4mp2.csv"
 NUM_FEW, SEEDS_FEW, SEEDS_ALL = 20_000, (0, 1, 2), (0,)
 DEEP = {
     "model": "gnn",
+    "gnn_hidden_dims": 96,
     "gnn_num_blocks": 4,
     "residual": True,
     "counts": True,
-    "lr": 2e-3,
+    "lr": 3e-3,
     "schedule": "cosine",
     "max_norm": 1.0,
-    "epochs": 60,
+    "epochs": 36,
 }
 MODELS = {
     "MLP": {"model": "mlp", "epochs": 30},

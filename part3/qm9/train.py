@@ -249,8 +249,9 @@ class EvaluationBatches:
 
 
 def schedule(name: str, step: int, train_steps: int) -> float:
-    """Return the factor of the learning rate at a step, counted from 0."""
-    return 0.5 * (1 + math.cos(math.pi * step / train_steps)) if name == "cosine" else 1.0
+    """Return the factor of the learning rate at a step, counted from 0; the cosine comes after a rise over 2 % of the steps."""
+    rise = min(1.0, (step + 1) / (train_steps // 50 + 1))
+    return rise * 0.5 * (1 + math.cos(math.pi * step / train_steps)) if name == "cosine" else 1.0
 
 
 def read_source(args: Namespace) -> Molecules:
