@@ -8,38 +8,45 @@ endif
 
 .PHONY: demo test test-all lint experiments figures bench clean
 
-demo: .venv/core          ## train the main job: an RNN on palindromes of 11 digits
+demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
 
-test: .venv/test          ## the fast tests
+test: .venv/test              ## the fast tests
 	$(PY) -m pytest -m "not slow"
 
-test-all: .venv/test      ## all tests
+test-all: .venv/test          ## all tests
 	$(PY) -m pytest
 
 lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-experiments: .venv/core   ## every run behind report/results/, resumable
+experiments: .venv/molecules  ## every run behind report/results/, resumable
 	$(PY) part1/sweep.py --jobs $(JOBS)
 	$(PY) part1/gradient_flow.py --jobs $(JOBS)
 	$(PY) part1/compare_optimizers.py --jobs $(JOBS)
 	$(PY) part2/study_grimm.py --jobs $(JOBS)
 	$(PY) part2/study_shakespeare.py
 	$(PY) part2/compare_poems.py --jobs $(JOBS)
+	$(PY) part3/receptive_field.py
+	$(PY) part3/study_citation.py --jobs $(JOBS)
+	$(PY) part3/qm9/compare.py --jobs $(JOBS)
 
-figures: .venv/core       ## report/figures/ from report/results/
+figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part1/sweep.py --draw_only
 	$(PY) part1/gradient_flow.py --draw_only
 	$(PY) part1/compare_optimizers.py --draw_only
 	$(PY) part2/study_grimm.py --draw_only
 	$(PY) part2/study_shakespeare.py --draw_only
 	$(PY) part2/compare_poems.py --draw_only
+	$(PY) part3/receptive_field.py --draw_only
+	$(PY) part3/study_citation.py --draw_only
+	$(PY) part3/qm9/compare.py --draw_only
 
-bench: .venv/core         ## speed beside what a user would take instead
+bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part1.py
 	$(PY) benchmarks/part2.py
+	$(PY) benchmarks/part3.py
 
 clean:
 	rm -rf .venv
@@ -47,6 +54,10 @@ clean:
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/molecules: .venv/core
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[molecules]"
 	touch $@
 
 .venv/test: .venv/core

@@ -4,8 +4,8 @@
 
 In each layer of a GCN a node hears its neighbours, so after L layers it depends on nodes up to L hops away and on no others:
 information from 3 hops away needs 3 layers. For all pairs of the karate club's members, L = 1 to 4 layers and ten
-initialisations, this takes the norm of ∂ output of member i / ∂ features of member j, scaled so that what member i hears adds up
-to 1. Writes report/results/part3_receptive_field.csv and the figure of the same name.
+initialisations, this takes the norm of ∂ output of member i / ∂ features of member j, scaled so that what member i hears adds
+up to 1. Writes report/results/part3_receptive_field.csv and the figure of the same name.
 """
 
 import sys
