@@ -156,7 +156,7 @@ def test_killed_at_random_moments(tmp_path, words):
 @POSIX
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_by_a_signal_in_mid_epoch_then_resumed(tmp_path, monkeypatch, number, exit_code):
-    words = [*FLAT, "--epochs", "20", "--batch_size", "1"]
+    words = [*FLAT, "--epochs", "12", "--batch_size", "2"]
     process = subprocess.Popen(
         [sys.executable, "part3/qm9/train.py", *words, "--run_dir", tmp_path / "run"],
         cwd=ROOT,
