@@ -25,9 +25,9 @@ from common.run_folder import read_metrics
 from part3.qm9 import compare
 from part3.qm9.baselines import baseline_losses
 from part3.qm9.data import get_labels, get_mlp_features, split_and_scale
-from part3.qm9.molecules import KCAL_PER_MOL
+from part3.qm9.molecules import HARTREE, KCAL_PER_MOL, Molecules
 from part3.qm9.networks import GNN, MLP, build_model
-from part3.qm9.sources import BUILT_IN, read_built_in
+from part3.qm9.sources import BUILT_IN, read_built_in, read_table
 from part3.qm9.train import compute_loss, evaluate_model, parse_arguments, permute_indices, schedule
 from tests.harness import (
     ENVIRONMENT,
@@ -367,13 +367,32 @@ def test_the_comparison_runs_every_model_on_both_sizes():
     assert len(folders) == len(plan)
 
 
-def test_kinds_of_molecules():
+def test_rings_are_counted():
     molecules = read_built_in()
-    kinds = compare.kinds(molecules)
+    kinds = compare.by_rings(molecules)
     assert sum(kinds.values()).tolist() == [1] * 100
     smiles = [line.split(",")[0] for line in BUILT_IN.read_text().splitlines()[1:]]
     for k, text in enumerate(smiles):
         assert kinds["without rings"][k] == (not any(c.isdigit() for c in text)), text
+
+
+def test_open_stereo_is_counted():
+    """Butane has none, 2-butanol one centre, 2-butene one double bond, tartaric acid two centres."""
+    found = compare.by_stereo(["CCCC", "CCC(C)O", "CC=CC", "OC(=O)C(O)C(O)C(=O)O"])
+    assert [name for k in range(4) for name, chosen in found.items() if chosen[k]] == [
+        f"with {k} open stereo" for k in ("no", 1, 1, 2)
+    ]
+
+
+def test_molecules_that_look_alike():
+    """Decalin and bicyclopentyl: the same to a network that only hears its neighbours, told apart by their rings."""
+    alike = ["C1CCCC2C1CCCC2", "C1CCCC1C2CCCC2"]
+    lines = ["smiles,g4mp2_atom", *(f"{text},{-5 - k / 100}" for k, text in enumerate([*alike, "CCCC", "CC(C)C", "CCCC"])), ""]
+    molecules = Molecules(**read_table("\n".join(lines).encode(), "table")["molecules"])
+    count, deviation = compare.twins(molecules, 0)
+    assert count == 4 and deviation == pytest.approx(1000 * HARTREE * (0.005 + 0.01) / 2)
+    count, deviation = compare.twins(molecules, 6)
+    assert count == 2 and deviation == pytest.approx(1000 * HARTREE * 0.01)  # the two butanes
 
 
 def test_figures_are_drawn_from_the_committed_results(tmp_path, monkeypatch, capsys):
