@@ -37,7 +37,6 @@ TABLE = "qm9/qm9_g4mp2.csv"
 NUM_FEW, SEEDS_FEW, SEEDS_ALL = 20_000, (0, 1, 2), (0,)
 DEEP = {
     "model": "gnn",
-    "gnn_hidden_dims": 96,
     "gnn_num_blocks": 4,
     "residual": True,
     "counts": True,
@@ -47,9 +46,9 @@ DEEP = {
     "epochs": 36,
 }
 MODELS = {
-    "MLP": {"model": "mlp", "epochs": 30},
-    "MLP, trained on renumbered atoms": {"model": "mlp", "permute_training": True, "epochs": 30},
-    "GNN": {"model": "gnn", "epochs": 30},
+    "MLP": {"model": "mlp", "epochs": 20},
+    "MLP, trained on renumbered atoms": {"model": "mlp", "permute_training": True, "epochs": 20},
+    "GNN": {"model": "gnn", "epochs": 20},
     "deep GNN": DEEP,
     "deep GNN with rings": {**DEEP, "max_ring": 6},
 }
