@@ -131,7 +131,7 @@ def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_
 @pytest.mark.parametrize("words", [DEEP, FLAT])
 def test_killed_at_every_write(tmp_path, words):
     assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
-    writes = train_under_fire("part3.qm9.train", "write", tmp_path, *words)
+    writes = train_under_fire("tests.part3.qm9.preloaded", "write", tmp_path, *words)
     losses = [(step, float(loss.expected)) for step, loss in tensorboard_losses(tmp_path / "whole")]
     best = torch.load(tmp_path / "whole" / "best.pt", weights_only=True)["model"]
     for number in range(1, writes + 1):
@@ -149,7 +149,7 @@ def test_killed_at_every_write(tmp_path, words):
 def test_killed_at_random_moments(tmp_path, words):
     longer = ["--epochs", "40"] if words is DEEP else ["--epochs", "150"]
     assert train(*words, *longer, "--run_dir", tmp_path / "whole").returncode == 0
-    assert train_under_fire("part3.qm9.train", "random", tmp_path / "killed", *words, *longer) > 5
+    assert train_under_fire("tests.part3.qm9.preloaded", "random", tmp_path / "killed", *words, *longer) > 5
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
