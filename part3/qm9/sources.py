@@ -68,11 +68,14 @@ def read_qm9(data_dir: str | None) -> Molecules:
         CommandError: it cannot be had.
     """
     extra("rdkit.Chem")  # with RDKit the download is made of text files, without it a pickle
-    folder = data_path("qm9", data_dir)
+    folder, library = data_path("qm9", data_dir), extra("torch_geometric.datasets")
+    for path in sorted(folder.glob("processed/*.pt")):  # the library would load what is not safe, too
+        try:
+            torch.load(path, weights_only=True)
+        except Exception:
+            raise CommandError(f"{path} is damaged or not the library's: remove it") from None
     try:
-        dataset = extra("torch_geometric.datasets").QM9(str(folder))
-    except CommandError:
-        raise
+        dataset = library.QM9(str(folder))
     except Exception as error:  # of the network, of a zip, of a text, of a pickle
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise CommandError(

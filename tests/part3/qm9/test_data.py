@@ -324,6 +324,46 @@ def test_the_librarys_qm9(monkeypatch, tmp_path):
             assert molecule.y.item() * part.std + part.mean == pytest.approx(original.y.item(), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")  # of what PyTorch has deprecated and the library still uses
+def test_the_librarys_qm9_is_read_from_its_text_files(tmp_path):
+    """The files it downloads, for 20 molecules; the 16th number of a line is the atomisation energy in kcal/mol."""
+    from rdkit import Chem
+
+    raw, smiles = tmp_path / "qm9" / "raw", ["C", "O=C=O", "CC#N", "CCO"] * 5
+    raw.mkdir(parents=True)
+    with Chem.SDWriter(str(raw / "gdb9.sdf")) as writer:
+        for text in smiles:
+            molecule = Chem.AddHs(Chem.MolFromSmiles(text))
+            molecule.AddConformer(Chem.Conformer(molecule.GetNumAtoms()))
+            writer.write(molecule)
+    lines = [",".join([f"gdb_{k}", *["0.5"] * 15, str(-100.0 - k), *["0.5"] * 3]) for k in range(20)]
+    (raw / "gdb9.sdf.csv").write_text("header\n" + "\n".join(lines) + "\n")
+    (raw / "uncharacterized.txt").write_text("line\n" * 9 + "3 CC#N\nend\n")
+    for _ in range(2):  # from the text, and from what the library has made of it
+        parts = get_qm9(str(tmp_path))
+        assert [len(part) for part in parts] == [17, 1, 1]
+    energies = torch.cat([part.molecules.energies for part in parts])
+    expected = [KCAL_PER_MOL * (-100 - k) for k in range(20) if k != 2]
+    assert sorted(energies.tolist()) == pytest.approx(sorted(expected), rel=1e-5)
+    theirs = scaled(*smiles)
+    for part in parts:
+        for k, molecule in enumerate(part):
+            original = theirs[round(-100 - part.molecules.energies[k].item() / KCAL_PER_MOL)]
+            assert torch.equal(molecule.x, original.x) and bonds_of(molecule) == bonds_of(original)
+
+
+def test_a_tampered_file_of_the_librarys_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    processed = tmp_path / "qm9" / "processed"
+    processed.mkdir(parents=True)
+    for name in ("data_v3.pt", "pre_transform.pt"):
+        torch.save(Evil(), processed / name)
+        with pytest.raises(CommandError, match=rf"{name} is damaged or not the library's: remove it"):
+            get_qm9(str(tmp_path))
+        (processed / name).unlink()
+    assert not (tmp_path / "executed").exists()
+
+
 def test_labels_and_features_of_the_librarys_own_batches():
     batch = Batch.from_data_list(list(as_in_the_library(scaled("C", "O", energies=[-3.0, -2.0]))))
     assert get_labels(batch).tolist() == [-3, -2] and get_node_features(batch).shape == (8, 5)
