@@ -235,14 +235,21 @@ def draw_errors(rows: list[dict[str, Any]]) -> None:
     """Draw every run's test error, atoms numbered as given and anew."""
     from common.figure import COLOURS, new_figure, save_figure
 
-    figure, (axes,) = new_figure(height=2.6)
+    figure, (axes,) = new_figure(height=2.9)
     num_all = max(row["num_train"] for row in rows)
+    sizes = {num_all: 6, NUM_FEW: 3.5}  # of the dots
     for row in rows:
-        k = list(MODELS).index(row["model"])
-        place = len(MODELS) - 1 - k + (0.15 if row["num_train"] == num_all else -0.15)
-        size = 6 if row["num_train"] == num_all else 3.5
-        axes.plot(row["permuted_test_mae_mev"], place, "o", color=COLOURS[k], markersize=size + 2, markerfacecolor="none")
-        axes.plot(row["test_mae_mev"], place, "o", color=COLOURS[k], markersize=size)
+        number, size = list(MODELS).index(row["model"]), sizes[row["num_train"]]
+        place = len(MODELS) - 1 - number + (0.15 if row["num_train"] == num_all else -0.15)
+        style = {"marker": "o", "linestyle": "", "color": COLOURS[number]}
+        axes.plot(row["permuted_test_mae_mev"], place, markersize=size + 2, markerfacecolor="none", **style)
+        axes.plot(row["test_mae_mev"], place, markersize=size, **style)
+    for label, style in (
+        ("atoms as numbered in the SMILES", {"markersize": 6}),
+        ("atoms renumbered", {"markersize": 8, "markerfacecolor": "none"}),
+        (f"{NUM_FEW:,} training molecules only", {"markersize": 3.5}),
+    ):
+        axes.plot([], [], "o", color="0.4", label=label, **style)
     marks = {"chemical\naccuracy": 1000 * KCAL_PER_MOL}
     for label, column in (("counts of atoms\nand bonds", "counts_mae_mev"), ("training\nmean", "mean_mae_mev")):
         marks[label] = mean(row[column] for row in rows if row["num_train"] == num_all)
@@ -250,7 +257,11 @@ def draw_errors(rows: list[dict[str, Any]]) -> None:
         axes.axvline(value, color="0.4", linewidth=0.8, linestyle=":")
         axes.text(value, len(MODELS) - 0.35, label, ha="center", va="bottom", fontsize=7, color="0.3")
     axes.set(xscale="log", xlabel="mean absolute error on the test molecules (meV)", ylim=(-0.6, len(MODELS) - 0.4))
+    ticks = (30, 100, 300, 1_000, 3_000, 10_000)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks([], minor=True)
     axes.set_yticks(range(len(MODELS)), [model.replace(", ", ",\n") for model in reversed(MODELS)])
+    figure.legend(loc="outside lower center", ncols=3)
     save_figure(figure, FIGURES / f"{NAME}_errors")
 
 
