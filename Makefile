@@ -1,6 +1,8 @@
 # Every target makes its own environment in .venv, so that a fresh clone needs one command.
 PYTHON ?= python3
 PY := .venv/bin/python
+# One worker for each core, one thread each; a file's tests stay together, since they share its first training.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto --dist loadfile
 JOBS ?= 2
 ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
@@ -12,10 +14,10 @@ demo: .venv/core              ## train the main job: an RNN on palindromes of 11
 	$(PY) part1/train.py --model_type RNN --input_length 10
 
 test: .venv/test              ## the fast tests
-	$(PY) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/test          ## all tests
-	$(PY) -m pytest
+	$(PYTEST)
 
 lint: .venv/test
 	$(PY) -m ruff check .
