@@ -88,7 +88,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
             labels.append(model.upper())
         axes.set(title={"cora": "Cora", "citeseer": "CiteSeer"}[dataset], xticks=range(len(labels)), xticklabels=labels)
     panels[0].set_ylabel("test accuracy (%), 100 runs")
-    panels[0].legend(loc="lower right")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     save_figure(figure, FIGURES / NAME)
 
 
