@@ -167,18 +167,17 @@ def growth() -> list[dict]:
         command = [sys.executable, str(Path(__file__).resolve()), "--grow_to", str(num_nodes)]
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         benchmark = f"GCN, synthetic graph of {num_nodes:,} nodes, {found['edges']:,} edges"
-        print(f"{benchmark}: {found['milliseconds']:.4g} ms, {found['megabytes']:.4g} MB an epoch")
-        for unit, name in (("ms", "milliseconds"), ("MB", "megabytes")):
-            an_edge = found[name] / found["edges"] * (1e6 if unit == "ms" else 2**20)  # ns or bytes
-            rows.append(
-                {
-                    "benchmark": benchmark,
-                    "variant": f"epoch; ratio: {'ns' if unit == 'ms' else 'bytes'} an edge",
-                    "value": f"{found[name]:.5g}",
-                    "unit": unit,
-                    "ratio": f"{an_edge:.4g}",
-                }
-            )
+        values = [
+            ("time", found["milliseconds"], "ms"),
+            ("time an edge", 1e6 * found["milliseconds"] / found["edges"], "ns"),
+            ("memory", found["megabytes"], "MB"),
+            ("memory an edge", 2**20 * found["megabytes"] / found["edges"], "bytes"),
+        ]
+        print(f"{benchmark}: " + ", ".join(f"{name} {value:.4g} {unit}" for name, value, unit in values))
+        rows += [
+            {"benchmark": benchmark, "variant": name, "value": f"{value:.5g}", "unit": unit, "ratio": ""}
+            for name, value, unit in values
+        ]
     return rows
 
 

@@ -24,7 +24,18 @@ from common.machine import ROOT, provenance, short_path
 
 # Arguments that may differ between a run and its resumption: none of them changes a step. (A text or data folder may have
 # moved; whether its content is still the same, the part itself must check.)
-FREE_ARGUMENTS = {"run_dir", "resume", "device", "train_steps", "num_epochs", "runs", "txt_file", "poems", "data_dir"}
+FREE_ARGUMENTS = {
+    "run_dir",
+    "resume",
+    "device",
+    "train_steps",
+    "num_epochs",
+    "runs",
+    "txt_file",
+    "poems",
+    "smiles_csv",
+    "data_dir",
+}
 
 
 class RunFolder:

@@ -11,7 +11,6 @@ import networkx as nx
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import MFConv, RGCNConv
 
-from part3.qm9 import networks
 from part3.qm9.baselines import baseline_losses, counts, fit_counts
 from part3.qm9.data import FLAT_INPUT_DIM, get_labels, get_mlp_features, split_and_scale
 from part3.qm9.molecules import Molecules, ScaledMolecules
@@ -116,7 +115,6 @@ def test_the_whole_network_by_hand():
 
 @pytest.mark.parametrize("num_blocks", [1, 2, 5])
 def test_there_are_as_many_blocks_as_asked_for(num_blocks):
-    """And each lets an atom see two bonds further: counted by the Jacobian along a chain."""
     network = gnn(num_blocks)
     assert sum(isinstance(module, RGCNConv) for module in network.modules()) == num_blocks
     assert sum(isinstance(module, MFConv) for module in network.modules()) == num_blocks
@@ -210,4 +208,3 @@ def test_every_part_learns():
         optimizer.step()
     silent = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
     assert {name.split(".")[0] for name in silent} <= {"by_valence"}  # no atom has 0 bonds
-    assert networks.MAX_VALENCE == 4
