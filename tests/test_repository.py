@@ -22,6 +22,7 @@ ARROWS = {  # who may import whom
     "part1": {"common", "part1"},
     "part2": {"common", "part1", "part2"},
     "part3": {"common", "part3"},
+    "part4": {"common", "part4"},
 }
 
 

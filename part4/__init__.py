@@ -1,0 +1,1 @@
+"""Images: how robust are convolutional networks?"""

@@ -1,0 +1,302 @@
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of ten kinds of things, 32 x 32 pixels each, and a small set of our own.
+
+    load_images("cifar10")       from $DATA_DIR/cifar10, else the official archive is fetched over https
+    load_images("synthetic")     coloured shapes, drawn here: no download
+
+Looked for in $DATA_DIR/cifar10, in this order: the official binary archive cifar-10-binary.tar.gz; a zip of images,
+cifar10_jpg.zip, with members train/CLASS/NAME.jpg and test/CLASS/NAME.jpg; folders train/ and test/ of the same kind. JPEG
+copies are lossy, and the name of such a set says so. What was decoded once is kept under data/images.
+"""
+
+import hashlib
+import io
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from common.data import data_path, find_data
+from common.errors import CommandError
+from common.machine import ROOT, seeded_generator, short_path
+from common.run_folder import write_atomically
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SIDE = 32  # pixels
+DATASETS = ("cifar10", "synthetic")
+ARCHIVE = "cifar10/cifar-10-binary.tar.gz"
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+BATCHES = {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]}
+IMAGE = re.compile(r"(?:.*/)?(train|test)/([^/]+)/[^/]+\.(jpe?g|png)", re.IGNORECASE)
+CACHE = ROOT / "data" / "images"
+FORMAT = 1  # of the cache; to be raised with any change to what is made of a source
+VALIDATION_SHARE = 10  # one in so many training images is validated on
+PADDING = 4  # pixels, of the random crop
+
+SHAPES = "disk, ring, square, frame, triangle, plus, cross, rows, columns, checkerboard".split(", ")
+NUM_SYNTHETIC = {"train": 5_000, "test": 1_000}
+
+
+class Images(NamedTuple):
+    """N images with their labels.
+
+    Attributes:
+        pixels: (N, 3, 32, 32) uint8, red green blue.
+        labels: (N,) int64, numbers of CLASSES (of SHAPES, in the synthetic set).
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def take(self, indices: Tensor) -> "Images":
+        return Images(self.pixels[indices], self.labels[indices])
+
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass
+class ImageData:
+    """A set of images, split.
+
+    Attributes:
+        name: what it is, for whoever reports a number: "CIFAR-10", "CIFAR-10 as JPEG" (lossy copies), "synthetic shapes".
+        mean, std: (3,) of the training pixels' channels, on the scale of 0 to 1.
+        checksum: of all its pixels and labels.
+    """
+
+    name: str
+    train: Images
+    validation: Images
+    test: Images
+    mean: Tensor
+    std: Tensor
+    checksum: str
+
+
+def load_images(dataset: str, data_dir: str | None = None, num_train: int | None = None) -> ImageData:
+    """Return "cifar10" or "synthetic": in memory, a tenth of the training images set aside to validate on.
+
+    The split is the same for every run, so that runs can be compared.
+
+    Args:
+        num_train: take only so many of the training images, drawn at random; always the same ones.
+
+    Raises:
+        CommandError: the images cannot be had, or are not what they should be; or there are fewer than asked for.
+    """
+    name, parts = draw_shapes() if dataset == "synthetic" else read_cifar10(data_dir)
+    order = torch.randperm(len(parts["train"].labels), generator=seeded_generator(0, "split"))
+    num_validation = len(order) // VALIDATION_SHARE
+    validation, train = order[:num_validation], order[num_validation:]
+    if not num_validation:
+        raise CommandError(f"{len(order)} training images are too few to set a tenth of them aside")
+    if num_train and num_train > len(train):
+        raise CommandError(f"--num_train {num_train} is more than the {len(train):,} training images there are")
+    train = parts["train"].take(train[:num_train])
+    validation = parts["train"].take(validation)
+    return ImageData(name, train, validation, parts["test"], *channel_statistics(train.pixels), checksum_of(parts))
+
+
+def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Return each image of a batch shifted by up to 4 pixels either way, black moving in, and half of them mirrored.
+
+    Args:
+        pixels: (B, 3, H, W) of any type, on any device.
+        generator: on the CPU, so that every device sees the same images.
+    """
+    B, _, H, W = pixels.shape
+    dy, dx = torch.randint(2 * PADDING + 1, (2, B, 1), generator=generator)
+    mirrored = torch.rand(B, 1, generator=generator) < 0.5
+    y, x = dy + torch.arange(H), dx + torch.where(mirrored, torch.arange(W).flip(0), torch.arange(W))  # (B, H), (B, W)
+    y, x, b = (index.to(pixels.device) for index in (y, x, torch.arange(B)))
+    padded = F.pad(pixels, (PADDING,) * 4)
+    return padded[b[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)  # indexing gives (B, H, W, 3)
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels as float32 from 0 to 1."""
+    return pixels.float() / 255
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return (B, 3, H, W) images from 0 to 1 with their channels shifted by `mean` and scaled by `std`, (3,) each."""
+    return (images - mean[:, None, None]) / std[:, None, None]
+
+
+def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (3,) of the channels of uint8 pixels, on the scale of 0 to 1."""
+    value = torch.arange(256, dtype=torch.float64) / 255
+    share = torch.stack([pixels[:, c].flatten().bincount(minlength=256) for c in range(3)]) / pixels[:, 0].numel()
+    mean = share.double() @ value
+    std = (share.double() * (value - mean[:, None]).square()).sum(dim=1).sqrt()
+    return mean.float(), std.clamp(min=1 / 255).float()  # of images of one colour as well
+
+
+def read_cifar10(data_dir: str | None = None) -> tuple[str, dict[str, Images]]:
+    """Return the name of the set, and its train and test images; decoded once, then taken from a cache.
+
+    Raises:
+        CommandError: there is none and it cannot be fetched, or it is damaged, or holds other images than it should.
+    """
+    archive, folder = data_path(ARCHIVE, data_dir), data_path("cifar10", data_dir)
+    source = next((path for path in (archive, folder / "cifar10_jpg.zip") if path.is_file()), None)
+    if source is None and (folder / "train").is_dir():
+        source = folder
+    if source is None:
+        try:
+            source = find_data(ARCHIVE, data_dir, URL, SHA256)
+        except CommandError as error:
+            raise CommandError(f"{error}; --dataset synthetic needs no download") from None
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source is folder else [source]
+    stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    cached = CACHE / f"{hashlib.sha256(repr((FORMAT, str(folder.resolve()), stats)).encode()).hexdigest()[:32]}.pt"
+    if (found := load_cached(cached)) is not None:
+        return found
+    if source == archive:
+        name, parts = "CIFAR-10", read_archive(source)
+    elif source is folder:
+        names = [path.relative_to(folder).as_posix() for path in files]
+        name, parts = read_image_files(short_path(folder), names, lambda name: (folder / name).read_bytes())
+    else:
+        try:
+            with zipfile.ZipFile(source) as file:
+                name, parts = read_image_files(short_path(source), file.namelist(), file.read)
+        except zipfile.BadZipFile as error:
+            raise CommandError(f"{short_path(source)} is damaged ({error}): move it away, or copy it anew") from None
+    buffer = io.BytesIO()
+    torch.save({"name": name, "checksum": checksum_of(parts), **{part: tuple(parts[part]) for part in BATCHES}}, buffer)
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(cached, buffer.getvalue())
+    return name, parts
+
+
+def read_archive(path: Path) -> dict[str, Images]:
+    """Return the train and test images of the official archive. Nothing is unpacked: six members are read, by their names.
+
+    A record is one byte of label and 3 x 32 x 32 bytes of red, green and blue pixels, row by row.
+
+    Raises:
+        CommandError: the file is not the official one.
+    """
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise CommandError(f"{short_path(path)} is not the official archive (its sha256 differs): move it away to fetch it")
+    parts = {}
+    with tarfile.open(fileobj=io.BytesIO(content)) as file:
+        for part, names in BATCHES.items():
+            records = b"".join(file.extractfile(f"cifar-10-batches-bin/{name}").read() for name in names)
+            table = torch.from_numpy(np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * SIDE * SIDE).copy())
+            parts[part] = Images(table[:, 1:].reshape(-1, 3, SIDE, SIDE), table[:, 0].long())
+    return parts
+
+
+def read_image_files(where: str, names: list[str], read: Callable[[str], bytes]) -> tuple[str, dict[str, Images]]:
+    """Return the name of a set that was saved as image files, and its train and test images.
+
+    Args:
+        where: the folder or zip, for messages.
+        names: of the files; those that are no images in train/CLASS/ or test/CLASS/ are passed over.
+        read: gives the content of a file.
+
+    Raises:
+        CommandError: a class is missing, or unknown; a file is damaged, or is no image of 32 x 32 pixels.
+    """
+    found = sorted((match[1].lower(), match[2], name) for name in names if (match := IMAGE.fullmatch(name)))
+    for part in BATCHES:
+        classes = {label for where_from, label, _ in found if where_from == part}
+        for label in CLASSES:
+            if label not in classes:
+                raise CommandError(f"{where} has no images in {part}/{label}: CIFAR-10 has the classes {', '.join(CLASSES)}")
+        if unknown := sorted(classes - set(CLASSES)):
+            raise CommandError(f"{where} has images in {part}/{unknown[0]}, which is no class of CIFAR-10")
+    pixels, labels = {part: [] for part in BATCHES}, {part: [] for part in BATCHES}
+    for part, label, name in tqdm(found, desc="decoding images", unit="image", disable=None, leave=False):
+        pixels[part].append(decode(read(name), f"{where}: {name}"))
+        labels[part].append(CLASSES.index(label))
+    lossy = any(not name.lower().endswith(".png") for _, _, name in found)
+    parts = {
+        part: Images(torch.from_numpy(np.stack(pixels[part])).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels[part]))
+        for part in BATCHES
+    }
+    return "CIFAR-10 as JPEG" if lossy else "CIFAR-10", parts
+
+
+def decode(content: bytes, name: str) -> np.ndarray:
+    """Return the (32, 32, 3) pixels of an image file.
+
+    Raises:
+        CommandError: it is damaged, or of another size.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            width, height = image.size  # from the header, before anything is decoded
+            pixels = np.asarray(image.convert("RGB")) if (width, height) == (SIDE, SIDE) else None
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise CommandError(f"{name} is damaged or no image ({type(error).__name__})") from None
+    if pixels is None:
+        raise CommandError(f"{name} has {width} x {height} pixels, not {SIDE} x {SIDE}")
+    return pixels
+
+
+def load_cached(path: Path) -> tuple[str, dict[str, Images]] | None:
+    """Return what was decoded before; None where there is nothing, or it is damaged."""
+    try:
+        content = torch.load(path, weights_only=True)
+        parts = {part: Images(*content[part]) for part in BATCHES}
+        return (content["name"], parts) if content["checksum"] == checksum_of(parts) else None
+    except Exception:  # torch.load raises many types; the source is there, and is decoded anew
+        return None
+
+
+def checksum_of(parts: dict[str, Images]) -> str:
+    content = hashlib.sha256()
+    for part in BATCHES:
+        for tensor in parts[part]:
+            content.update(tensor.contiguous().numpy())
+    return content.hexdigest()[:32]
+
+
+def draw_shapes() -> tuple[str, dict[str, Images]]:
+    """Return the synthetic set: ten kinds of shapes, of random colours, sizes and places, with a little noise."""
+    parts = {}
+    for part, number in NUM_SYNTHETIC.items():
+        generator = seeded_generator(0, f"shapes {part}")
+        labels = torch.arange(number) % len(SHAPES)
+        centre = 16 + 12 * torch.rand(2, number, 1, 1, generator=generator) - 6
+        radius = 6 + 5 * torch.rand(number, 1, 1, generator=generator)
+        rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+        y, x = (rows - centre[0]) / radius, (columns - centre[1]) / radius  # (N, 32, 32); the shape is within -1 to 1
+        square = torch.maximum(y.abs(), x.abs())
+        disk = torch.hypot(y, x)
+        across, along = (4 * x).floor() % 2 == 0, (4 * y).floor() % 2 == 0
+        diagonal = torch.minimum((y - x).abs(), (y + x).abs())
+        inside = {
+            "disk": disk < 1,
+            "ring": (disk < 1) & (disk > 0.6),
+            "square": square < 0.9,
+            "frame": (square < 0.9) & (square > 0.55),
+            "triangle": (x.abs() < (y + 1) / 2) & (y < 1),
+            "plus": (square < 1) & (torch.minimum(y.abs(), x.abs()) < 0.25),
+            "cross": (square < 1) & (diagonal < 0.35),
+            "rows": (square < 1) & along,
+            "columns": (square < 1) & across,
+            "checkerboard": (square < 1) & (along ^ across),
+        }
+        mask = torch.stack([inside[shape] for shape in SHAPES])[labels, torch.arange(number)]  # (N, 32, 32)
+        background = torch.rand(number, 3, 1, 1, generator=generator)
+        colour = (background + 0.3 + 0.4 * torch.rand(number, 3, 1, 1, generator=generator)) % 1  # well apart from it
+        noise = 0.05 * torch.randn(number, 3, SIDE, SIDE, generator=generator)
+        images = torch.where(mask[:, None], colour, background) + noise
+        parts[part] = Images((255 * images).round().clamp(0, 255).byte(), labels)
+    return "synthetic shapes", parts

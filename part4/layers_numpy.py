@@ -1,0 +1,181 @@
+"""Question 1.1 in NumPy alone: padding, convolution and max pooling, with their gradients, as one product over patches.
+
+`layers_loops.py` has the same functions beside the sums that they compute; read that first. Here the C x FH x FW numbers
+that one output sees become a column of a matrix, one matrix an image, so that each sum is one matrix product:
+
+    Y[n] = W P[n]        dL/dW = sum_n G[n] P[n]^T        dL/dP[n] = W^T G[n]
+
+with W as (F, C FH FW), the patches P[n] as (C FH FW, OH OW) and G = dL/dY as (N, F, OH OW). dL/dX adds each entry of dL/dP to
+the number that it was copied from: all outputs at once, for one place (u, v) in the filter after the other.
+
+Images are (N, C, IH, IW), filters (F, C, FH, FW). A stride is (sh, sw), a padding (ph, pw), vertical first; one integer stands
+for both. A filter that does not tile the input leaves its last rows and columns unread. No argument is written to.
+"""
+
+import numpy as np
+from numpy import ndarray
+from numpy.lib.stride_tricks import sliding_window_view
+
+Pair = int | tuple[int, int]
+
+
+def zero_padding(X: ndarray, padding: Pair) -> ndarray:
+    """Put zeros around images: (N, C, IH, IW) becomes (N, C, IH + 2 ph, IW + 2 pw).
+
+    Raises:
+        ValueError: a padding below 0.
+    """
+    ph, pw = as_pair(padding, "padding", at_least=0)
+    N, C, IH, IW = X.shape
+    padded = np.zeros((N, C, IH + 2 * ph, IW + 2 * pw), X.dtype)
+    padded[:, :, ph : ph + IH, pw : pw + IW] = X  # not `ph:-ph`, which is empty for a padding of 0
+    return padded
+
+
+def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarray:
+    """Convolve X, (N, C, IH, IW), with W, (F, C, FH, FW), as PyTorch does (the filter is not flipped).
+
+    Returns:
+        (N, F, OH, OW), OH = 1 + floor((IH + 2 ph - FH) / sh) and OW likewise.
+
+    Raises:
+        ValueError: the channels differ, the filter is larger than the padded image, a stride below 1, a padding below 0.
+    """
+    X = zero_padding(X, padding)
+    sh, sw = as_pair(stride, "stride")
+    check_convolution(X, W)
+    N, F = len(X), len(W)
+    OH, OW = output_size(X.shape[2], W.shape[2], sh), output_size(X.shape[3], W.shape[3], sw)
+    return (W.reshape(F, -1) @ patches(X, W, sh, sw)).reshape(N, F, OH, OW)
+
+
+def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
+    """Return dL/dW, (F, C, FH, FW).
+
+    Args:
+        out_grad: dL/dY, (N, F, OH, OW).
+        X: the input as it was convolved, that is, padded already, (N, C, IH, IW).
+        W: (F, C, FH, FW), read for its shape only.
+
+    Raises:
+        ValueError: the shapes do not belong together.
+    """
+    sh, sw = as_pair(stride, "stride")
+    check_convolution(X, W, out_grad, (sh, sw))
+    N, F, OH, OW = out_grad.shape
+    G = out_grad.reshape(N, F, OH * OW)
+    return (G @ patches(X, W, sh, sw).transpose(0, 2, 1)).sum(axis=0).reshape(W.shape)
+
+
+def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
+    """Return dL/dX, (N, C, IH, IW); arguments and errors as above, X is read for its shape only.
+
+    Where X was padded, this is the gradient of the padded input: the image's is its middle.
+    """
+    sh, sw = as_pair(stride, "stride")
+    check_convolution(X, W, out_grad, (sh, sw))
+    N, F, OH, OW = out_grad.shape
+    _, C, FH, FW = W.shape
+    dP = W.reshape(F, -1).T @ out_grad.reshape(N, F, OH * OW)  # (N, C FH FW, OH OW)
+    dP = dP.reshape(N, C, FH, FW, OH, OW)
+    dX = np.zeros(X.shape, dP.dtype)
+    for u, v in np.ndindex(FH, FW):
+        dX[:, :, u : u + sh * OH : sh, v : v + sw * OW : sw] += dP[:, :, u, v]
+    return dX
+
+
+def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
+    """Return the maximum of each f x f window of X, (N, C, IH, IW), at stride s.
+
+    Returns:
+        (N, C, OH, OW), OH = 1 + floor((IH - f) / s) and OW likewise.
+
+    Raises:
+        ValueError: the window is larger than the image, or f or s below 1.
+    """
+    _, _, IH, IW = X.shape
+    windows = pool_windows(X, f, s, output_size(IH, f, s), output_size(IW, f, s))
+    Y = next(windows).copy()
+    for numbers in windows:
+        np.maximum(Y, numbers, out=Y)
+    return Y
+
+
+def pool_back(grad_pool: ndarray, X: ndarray, f: int, s: int) -> ndarray:
+    """Return dL/dX, (N, C, IH, IW): each window's gradient goes to its maximum, windows that overlap add up.
+
+    Where a window has several equal maxima, the first in reading order gets the gradient, as in PyTorch.
+
+    Args:
+        grad_pool: dL/dY, (N, C, OH, OW), or a part of it that leaves out last rows and columns: those count as 0.
+        X: the input that was pooled, (N, C, IH, IW).
+
+    Raises:
+        ValueError: the gradient has more windows than the image, or is of other images or channels.
+    """
+    check_pool_gradient(grad_pool, X, f, s)
+    OH, OW = grad_pool.shape[2:]
+    maximum = pool_forward(X, f, s)[:, :, :OH, :OW]
+    dX = np.zeros(X.shape, grad_pool.dtype)
+    waiting = np.ones(grad_pool.shape, bool)  # windows whose maximum has not been met yet
+    for numbers, gradients in zip(pool_windows(X, f, s, OH, OW), pool_windows(dX, f, s, OH, OW)):
+        first = waiting & (numbers == maximum)
+        gradients += np.where(first, grad_pool, 0)  # writes to dX
+        waiting &= ~first
+    return dX
+
+
+def patches(X: ndarray, W: ndarray, sh: int, sw: int) -> ndarray:
+    """Return what each output sees of the padded input X: (N, C FH FW, OH OW), copied."""
+    windows = sliding_window_view(X, W.shape[2:], axis=(2, 3))[:, :, ::sh, ::sw]  # (N, C, OH, OW, FH, FW)
+    N, C, OH, OW, FH, FW = windows.shape
+    # Rows of the image stay rows of the matrix, so that the copy runs along the memory.
+    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(N, C * FH * FW, OH * OW)
+
+
+def pool_windows(X: ndarray, f: int, s: int, OH: int, OW: int):
+    """Yield views of X, (N, C, OH, OW) each: the first number of every window, the second, and so on in reading order."""
+    for u, v in np.ndindex(f, f):
+        yield X[:, :, u : u + s * OH : s, v : v + s * OW : s]
+
+
+def output_size(size: int, filter_size: int, stride: int) -> int:
+    """Return how many windows of `filter_size` fit into `size` numbers, `stride` apart.
+
+    Raises:
+        ValueError: not even one, or a size below 1.
+    """
+    if filter_size < 1 or stride < 1:
+        raise ValueError(f"window size and stride must be at least 1, not {filter_size} and {stride}")
+    if filter_size > size:
+        raise ValueError(f"a window of {filter_size} does not fit into an image of {size}, padding included")
+    return 1 + (size - filter_size) // stride
+
+
+def as_pair(value: Pair, name: str, at_least: int = 1) -> tuple[int, int]:
+    """Return (vertical, horizontal).
+
+    Raises:
+        ValueError: neither an integer nor two, or one of them too small.
+    """
+    pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
+    if len(pair) != 2 or min(pair) < at_least:
+        raise ValueError(f"the {name} must be two integers of at least {at_least}, not {value}")
+    return pair
+
+
+def check_convolution(X: ndarray, W: ndarray, out_grad: ndarray | None = None, stride: tuple[int, int] = (1, 1)) -> None:
+    """Raise a ValueError where input and filters, and the gradient if given, do not belong together."""
+    if X.shape[1] != W.shape[1]:
+        raise ValueError(f"images of {X.shape[1]} channels do not fit filters of {W.shape[1]}")
+    sizes = [output_size(X.shape[axis], W.shape[axis], stride[axis - 2]) for axis in (2, 3)]
+    if out_grad is not None and out_grad.shape != (len(X), len(W), *sizes):
+        raise ValueError(f"the output's gradient has shape {out_grad.shape}, the output {(len(X), len(W), *sizes)}")
+
+
+def check_pool_gradient(grad_pool: ndarray, X: ndarray, f: int, s: int) -> None:
+    """Raise a ValueError where the gradient has more windows than the images X, or is of other images or channels."""
+    N, C, IH, IW = X.shape
+    largest = (N, C, output_size(IH, f, s), output_size(IW, f, s))
+    if grad_pool.shape[:2] != (N, C) or any(np.greater(grad_pool.shape, largest)):
+        raise ValueError(f"the pooled output has shape {largest}; its gradient cannot have shape {grad_pool.shape}")

@@ -1,0 +1,316 @@
+"""Accuracy of trained networks on clean and on corrupted images, and their corruption errors (question 1.2).
+
+    python part4/robustness.py --jobs 2                               train the five networks, then test them
+    python part4/robustness.py --runs runs/part4/NAME ... --name mine    test runs of your own, one for each network
+
+With E_s the top-1 error at severity s of a corruption, E_clean the one on clean images, and R for ResNet-18:
+
+    CE  = (E_1 + ... + E_5) / (E_1^R + ... + E_5^R)
+    RCE = ((E_1 - E_clean) + ... + (E_5 - E_clean)) / ((E_1^R - E_clean^R) + ... + (E_5^R - E_clean^R))
+
+The handout's brackets leave open whether E_clean is subtracted once or from every term. As in Hendrycks and Dietterich (2019,
+section 4, "relative mCE"), whom it follows, it is subtracted from every term, five times: RCE measures what corruption adds.
+
+Results, each a CSV under report/results/ with a .json beside it: NAME_training (a row a network), NAME_curves (a row an epoch),
+NAME_robustness (a row a test set), NAME_corruption_errors; figures likewise. The column `images` tells JPEG copies from the
+original images: of copies, the "clean" ones have been through JPEG already.
+"""
+
+import json
+import math
+import sys
+from argparse import Namespace
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import CommandError, run_command
+from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
+from common.machine import ROOT, get_device, short_path
+from common.run_folder import load_checkpoint, read_metrics
+from part4.cifar10 import ImageData, load_images, normalise, to_unit
+from part4.corruptions import CORRUPTIONS, SEVERITIES
+from part4.networks import ARCHITECTURES, get_model
+
+# What a CPU can do: a tenth of the handout's epochs, in bfloat16.
+EPOCHS, PRECISION, SEED = 15, "bf16", 42
+SETTINGS = {"dataset": "cifar10", "epochs": EPOCHS, "precision": PRECISION, "seed": SEED}
+RUNS = ROOT / "runs" / "part4" / "robustness"
+REFERENCE = "resnet18"
+BATCH = 500
+LABELS = {
+    "vgg11": "VGG-11",
+    "vgg11_bn": "VGG-11 with BN",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "densenet121": "DenseNet-121",
+    "debug": "linear",
+}
+
+
+class Run(NamedTuple):
+    """A finished training: its folder, what config.json and result.json say, and the weights that were best in validation."""
+
+    path: Path
+    config: dict[str, Any]
+    result: dict[str, Any]
+    model: nn.Module
+    mean: Tensor
+    std: Tensor
+    checksum: str
+
+    @property
+    def name(self) -> str:
+        return self.config["arguments"]["model_name"]
+
+
+def main() -> None:
+    args = parse_arguments()
+    name = args.name or "part4"
+    if args.draw_only:
+        rows, curves = read_results(f"{name}_robustness"), read_results(f"{name}_curves")
+    else:
+        folders = [Path(folder) for folder in args.runs or []]
+        if not folders:
+            jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS}) for model in ARCHITECTURES]
+            run_jobs(jobs, args.jobs)
+            folders = [job.run_dir for job in jobs]
+        device = get_device(args.device)
+        runs = [load_run(folder, device) for folder in folders]
+        check_together(runs)
+        data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
+        rows, curves = measure(runs, data, device), training_curves(runs)
+        if args.name or not args.runs:
+            write_results(f"{name}_training", training_table(runs))
+            write_results(f"{name}_curves", curves)
+            write_results(f"{name}_robustness", rows)
+            if errors := corruption_errors(rows):
+                write_results(f"{name}_corruption_errors", errors, reference=REFERENCE)
+    print_tables(rows)
+    if args.draw_only or args.name or not args.runs:
+        draw_severities(rows, FIGURES / f"{name}_robustness")
+        draw_curves(curves, FIGURES / f"{name}_curves")
+        figures = f"{name}_robustness.pdf, {name}_curves.pdf"
+        if any(row["model"] == REFERENCE for row in rows):
+            draw_reference(rows, FIGURES / f"{name}_resnet18")
+            figures += f", {name}_resnet18.pdf"
+        print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{figures}")
+    else:
+        print("nothing was written: --name says what results and figures are to be called")
+
+
+def corruption_error(errors: list[float], reference: list[float]) -> float:
+    """Return CE: the sum of a network's errors over the severities, divided by that of the reference (equation 1).
+
+    Not a number where the reference makes no errors.
+    """
+    return sum(errors) / sum(reference) if sum(reference) else math.nan
+
+
+def relative_corruption_error(errors: list[float], clean: float, reference: list[float], reference_clean: float) -> float:
+    """Return RCE: what corruption adds to a network's error, divided by what it adds to the reference's (equation 2).
+
+    Not a number where it adds nothing to the reference's.
+    """
+    added = sum(error - clean for error in errors)
+    reference_added = sum(error - reference_clean for error in reference)
+    return added / reference_added if reference_added else math.nan
+
+
+def corruption_errors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return CE and RCE of every network for each corruption, and their means; nothing without the reference among them."""
+    error = {(row["model"], row["corruption"], row["severity"]): 1 - row["accuracy"] for row in rows}
+    if (REFERENCE, "clean", 0) not in error:
+        return []
+    table = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        pairs = []
+        for corruption in CORRUPTIONS:
+            E, E_R = ([error[name, corruption, severity] for severity in SEVERITIES] for name in (model, REFERENCE))
+            clean, clean_R = error[model, "clean", 0], error[REFERENCE, "clean", 0]
+            pairs.append((corruption_error(E, E_R), relative_corruption_error(E, clean, E_R, clean_R)))
+        pairs.append(tuple(mean(values) for values in zip(*pairs)))
+        for corruption, (CE, RCE) in zip((*CORRUPTIONS, "mean"), pairs):
+            row = {"images": rows[0]["images"], "model": model, "corruption": corruption}
+            table.append({**row, "CE": f"{CE:.4f}", "RCE": f"{RCE:.4f}"})
+    return table
+
+
+@torch.no_grad()
+def measure(runs: list[Run], data: ImageData, device: torch.device) -> list[dict[str, Any]]:
+    """Return the accuracy of every run on the clean test images and at each severity of each corruption.
+
+    Raises:
+        CommandError: a run was trained on other images than these.
+    """
+    for run in runs:
+        if run.checksum != data.checksum:
+            raise CommandError(f"{short_path(run.path)} was trained on other images than the {data.name} found here")
+    test_sets = [("clean", 0), *((corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES)]
+    num_test, rows = len(data.test.labels), []
+    for corruption, severity in tqdm(test_sets, desc="testing", unit="test set", disable=None, leave=False):
+        transform = CORRUPTIONS[corruption](severity) if severity else None
+        correct = [0] * len(runs)
+        for pixels, labels in zip(data.test.pixels.split(BATCH), data.test.labels.split(BATCH)):
+            images = to_unit(pixels)
+            images = (transform(images) if transform else images).to(device)
+            for k, run in enumerate(runs):
+                x = normalise(images, run.mean, run.std).contiguous(memory_format=torch.channels_last)
+                correct[k] += (run.model(x).argmax(dim=1).cpu() == labels).sum().item()
+        for run, number in zip(runs, correct):
+            row = {"images": data.name, "model": run.name, "corruption": corruption, "severity": severity}
+            rows.append({**row, "accuracy": number / num_test})
+    order = [run.name for run in runs]
+    return sorted(rows, key=lambda row: order.index(row["model"]))
+
+
+def load_run(folder: Path, device: torch.device) -> Run:
+    """Return a finished run.
+
+    Raises:
+        CommandError: the folder holds none.
+    """
+    for file in ("config.json", "result.json", "best.pt", "metrics.csv"):
+        if not (folder / file).is_file():
+            raise CommandError(f"{short_path(folder)} holds no finished run of part4/train.py: {file} is missing")
+    config, result = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("config.json", "result.json"))
+    best = load_checkpoint(folder / "best.pt")
+    try:
+        model = get_model(best["arguments"]["model_name"], stem=best["arguments"]["stem"])
+        model.load_state_dict(best["model"])
+        mean, std, checksum = best["mean"].to(device), best["std"].to(device), best["images"]
+    except (KeyError, ValueError, RuntimeError):
+        raise CommandError(f"{short_path(folder)} holds no run of part4/train.py") from None
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    return Run(folder, config, result, model, mean, std, checksum)
+
+
+def check_together(runs: list[Run]) -> None:
+    """Raise a CommandError where runs cannot stand in one table."""
+    for k, run in enumerate(runs):
+        for other in runs[:k]:
+            if other.name == run.name:
+                folders = f"{short_path(other.path)} and {short_path(run.path)}"
+                raise CommandError(f"{folders} are both runs of {run.name}: name one for each network")
+
+
+def training_table(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return one row a run: how it was trained, and what came of it."""
+    rows = []
+    for run in runs:
+        arguments, result = run.config["arguments"], run.result
+        rows.append(
+            {
+                "model": run.name,
+                "images": result["images"],
+                **{key: arguments[key] for key in ("stem", "batch_size", "lr", "precision", "seed")},
+                **{key: result[key] for key in ("num_train", "parameters", "epochs", "best_epoch")},
+                **{key: f"{result[key]:.4f}" for key in ("validation_accuracy", "test_accuracy")},
+                "minutes": f"{result['seconds'] / 60:.1f}",
+                "hardware": run.config["hardware"],
+            }
+        )
+    return rows
+
+
+def training_curves(runs: list[Run]) -> list[dict[str, Any]]:
+    """Return one row an epoch of each run: the mean over its logged training batches, and the validation after it."""
+    rows = []
+    for run in runs:
+        metrics, last = read_metrics(run.path / "metrics.csv"), 0
+        for epoch, (step, _) in enumerate(metrics["validation_loss"], start=1):
+            row = {"model": run.name, "epoch": epoch}
+            for name in ("loss", "accuracy"):
+                row[name] = float(f"{mean(value for k, value in metrics[name] if last < k <= step):.5f}")
+                row[f"validation_{name}"] = float(f"{dict(metrics[f'validation_{name}'])[step]:.5f}")
+            rows.append(row)
+            last = step
+    return rows
+
+
+def print_tables(rows: list[dict[str, Any]]) -> None:
+    for model in dict.fromkeys(row["model"] for row in rows):
+        accuracy = {(row["corruption"], row["severity"]): row["accuracy"] for row in rows if row["model"] == model}
+        images = f"clean images ({rows[0]['images']})"
+        print(f"{LABELS[model]}: accuracy {accuracy['clean', 0]:.4f} on {images}; at severities 1 to 5:")
+        for corruption in CORRUPTIONS:
+            print(f"    {corruption:<15}" + "".join(f"{accuracy[corruption, severity]:8.4f}" for severity in SEVERITIES))
+    for row in corruption_errors(rows):
+        print(f"{LABELS[row['model']]:<15} {row['corruption']:<15} CE {row['CE']}  RCE {row['RCE']}")
+    if not corruption_errors(rows):
+        print(f"CE and RCE compare with {LABELS[REFERENCE]}: name a run of it, too")
+
+
+def draw_reference(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the figure of question 1.2a: ResNet-18's accuracy by severity, one line a corruption; severity 0 is clean."""
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+
+    figure, (axes,) = new_figure()
+    for k, corruption in enumerate(CORRUPTIONS):
+        style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
+        axes.plot(*severity_curve(rows, REFERENCE, corruption), **style, label=corruption)
+    axes.set(xlabel="severity (0: clean)", ylabel="test accuracy of ResNet-18")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw accuracy by severity: one panel a corruption, one line a network."""
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+
+    figure, panels = new_figure(2, 2, height=2.2, sharex=True, sharey=True)
+    for axes, corruption in zip(panels, CORRUPTIONS):
+        for k, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
+            style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
+            axes.plot(*severity_curve(rows, model, corruption), **style, label=LABELS[model])
+        axes.set(title=corruption)
+    for axes in panels[2:]:
+        axes.set_xlabel("severity (0: clean)")
+    for axes in panels[::2]:
+        axes.set_ylabel("test accuracy")
+    panels[0].legend()
+    save_figure(figure, path)
+
+
+def draw_curves(curves: list[dict[str, Any]], path: Path) -> None:
+    """Draw loss and accuracy of every network by epoch: in validation, and thin on the augmented training images."""
+    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+
+    figure, panels = new_figure(1, 2, height=2.6)
+    for axes, name in zip(panels, ("loss", "accuracy")):
+        for k, model in enumerate(dict.fromkeys(row["model"] for row in curves)):
+            chosen = [row for row in curves if row["model"] == model]
+            epochs = [row["epoch"] for row in chosen]
+            style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k]}
+            axes.plot(epochs, [row[f"validation_{name}"] for row in chosen], **style, label=LABELS[model])
+            axes.plot(epochs, [row[name] for row in chosen], **style, linewidth=0.5)
+        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)" if name == "loss" else name)
+    panels[1].legend()
+    save_figure(figure, path)
+
+
+def severity_curve(rows: list[dict[str, Any]], model: str, corruption: str) -> tuple[list[int], list[float]]:
+    """Return severities, from 0 for clean images, and accuracies."""
+    chosen = [row for row in rows if row["model"] == model and row["corruption"] in ("clean", corruption)]
+    chosen.sort(key=lambda row: row["severity"])
+    return [row["severity"] for row in chosen], [row["accuracy"] for row in chosen]
+
+
+def parse_arguments() -> Namespace:
+    parser = experiment_parser(__doc__)
+    add = parser.add_argument
+    add("--runs", nargs="+", help="folders of finished runs, one for each network; default: train them")
+    add("--name", help="what results and figures begin with; default part4, with --runs nothing is written")
+    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--device", default="auto", help="to test on: auto, cpu, cuda, cuda:1, ...")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_command(main)
