@@ -78,6 +78,7 @@ def main() -> None:
     else:
         folders = [Path(folder) for folder in args.runs or []]
         if not folders:
+            load_images(SETTINGS["dataset"], args.data_dir)  # into the cache, before several runs want them at once
             jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS}) for model in ARCHITECTURES]
             run_jobs(jobs, args.jobs)
             folders = [job.run_dir for job in jobs]
