@@ -63,12 +63,12 @@ def run_jobs(jobs: list[Job], num_parallel: int) -> list[dict[str, Any]]:
 def write_results(name: str, rows: list[dict[str, Any]], **provenance_extra: Any) -> Path:
     """Write report/results/<name>.csv and beside it <name>.json with the command, versions and hardware behind it."""
     path = RESULTS / f"{name}.csv"
+    text = json.dumps({**provenance(), **provenance_extra}, indent=2) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    text = json.dumps({**provenance(), **provenance_extra}, indent=2) + "\n"
     write_atomically(path.with_suffix(".json"), text.encode())
     return path
 
