@@ -1,9 +1,11 @@
-"""What must hold of any solution of part 4's layers, by the names that its notebook fixes, `zero_padding` to `pool_back`.
+"""What must hold of any solution of part 4, by the names that the handout fixes: its layers, networks and corruptions.
 
-They are looked for in `layers_numpy.py`, then in any Python file of the solution's folder, then in its notebooks. Images are
-(N, C, IH, IW), filters (F, C, FH, FW), a stride is (sh, sw), a padding (ph, pw); the gradients' functions get the input as it
-was convolved, and no padding. The notebook holds them against PyTorch, so PyTorch says here what is right. Who of several equal
-maxima gets the gradient is left open.
+The layers, `zero_padding` to `pool_back`, are looked for in `layers_numpy.py`, then in any Python file of the solution's
+folder, then in its notebooks. Images are (N, C, IH, IW), filters (F, C, FH, FW), a stride is (sh, sw), a padding (ph, pw); the
+gradients' functions get the input as it was convolved, and no padding. The notebook holds them against PyTorch, so PyTorch says
+here what is right. Who of several equal maxima gets the gradient is left open.
+
+`get_model` takes a network's name; a corruption takes a severity, and its transform a (3, 32, 32) image from 0 to 1.
 """
 
 import ast
@@ -24,6 +26,14 @@ FUNCTIONS = (
     "pool_forward",
     "pool_back",
 )
+PARAMETERS = {
+    "vgg11": 128_807_306,
+    "vgg11_bn": 128_812_810,
+    "resnet18": 11_181_642,
+    "resnet34": 21_289_802,
+    "densenet121": 6_964_106,
+}
+CORRUPTIONS = ("gaussian_noise_transform", "gaussian_blur_transform", "contrast_transform", "jpeg_transform")
 SIMPLE = {"image": (5, 5), "filter": (3, 3), "stride": (1, 1)}
 STRIDES = (
     {"image": (7, 7), "filter": (3, 3), "stride": (2, 2)},
@@ -186,6 +196,58 @@ def arguments_stay_as_they_were():
         for number, (value, copy) in enumerate(zip(arguments, copies), start=1):
             assert np.array_equal(value, copy), f"argument {number} of {name} was changed"
         assert np.array_equal(_call(name, *arguments), first), f"the same call of {name} gave another result the second time"
+
+
+def networks_have_all_their_parameters():
+    """get_model gives the ImageNet architectures with ten classes, by their number of parameters."""
+    for name, number in PARAMETERS.items():
+        with torch.device("meta"):  # counted, not filled
+            found = sum(parameter.numel() for parameter in _function("get_model")(name).parameters())
+        assert found == number, f"{name} has {found:,} parameters, not {number:,}"
+
+
+def networks_give_logits_of_any_batch():
+    """A network takes one image or several, and gives logits: no softmax before the loss; num_classes is obeyed."""
+    for classes, batch in ((10, 1), (7, 3)):
+        network = _function("get_model")("resnet18", num_classes=classes).eval()
+        logits = network(torch.randn(batch, 3, 32, 32))
+        assert logits.shape == (batch, classes), f"{batch} images, {classes} classes: logits of shape {tuple(logits.shape)}"
+        assert not torch.allclose(logits.exp().sum(dim=1), torch.ones(batch)), "the outputs are log-probabilities"
+        assert not torch.allclose(logits.sum(dim=1), torch.ones(batch)), "the outputs are probabilities"
+
+
+def corruptions_grow_with_severity():
+    """Each corruption keeps an image's shape, and takes it further from what it was with each severity."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 6, 32), torch.linspace(0, 9, 32), indexing="ij")
+    image = 0.5 + 0.2 * torch.stack([torch.sin(rows), torch.cos(columns), torch.sin(rows * columns)])
+    for name in CORRUPTIONS:
+        distances = []
+        for severity in range(1, 6):
+            found = _function(name)(severity)(image.clone())
+            assert found.shape == image.shape, f"{name}({severity}) gives {tuple(found.shape)} of {tuple(image.shape)}"
+            distances.append((found - image).square().mean().item())
+        assert distances == sorted(distances) and distances[0] < distances[-1], f"{name}, severity 1 to 5: off by {distances}"
+
+
+def noise_has_its_standard_deviation():
+    """gaussian_noise_transform adds noise of standard deviation 0.04, 0.07, 0.10 at severities 1 to 3, different each time."""
+    image = torch.full((3, 32, 32), 0.5)
+    for severity, std in ((1, 0.04), (2, 0.07), (3, 0.10)):
+        transform = _function("gaussian_noise_transform")(severity)
+        first, second = transform(image.clone()), transform(image.clone())
+        found = (first - image).std().item()
+        assert abs(found - std) < 0.1 * std, f"the noise of severity {severity} has standard deviation {found:.3f}, not {std}"
+        assert not torch.equal(first, second), "two images get the same noise"
+
+
+def contrast_is_drawn_to_the_mean():
+    """contrast_transform multiplies the distance to the mean grey value by 0.75, 0.6, 0.5, 0.4 and 0.3."""
+    image = (0.3 + 0.4 * torch.rand(1, 32, 32)).expand(3, -1, -1).contiguous()
+    for severity, factor in enumerate((0.75, 0.6, 0.5, 0.4, 0.3), start=1):
+        found = _function("contrast_transform")(severity)(image.clone())
+        expected = image.mean() + factor * (image - image.mean())
+        difference = (found - expected).abs().max().item()
+        assert difference < 0.01, f"at severity {severity}, the contrast is off by up to {difference:.3f}"
 
 
 def _probe_gradient(name, cases):

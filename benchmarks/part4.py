@@ -1,0 +1,153 @@
+"""Speed of part 4 beside what a user would take instead; every ratio comes from one run on one machine.
+
+    python benchmarks/part4.py
+
+* The NumPy layers and their backward passes on a batch of CIFAR's size, against PyTorch's, one thread each; and the loops that
+  stand as the equations do, on one image.
+* Training steps: the networks as torchvision builds them and as `part4/train.py` runs them. What we change: images with the
+  channels last, products in bfloat16, and in VGG one copy of an image's features where there were 49.
+* Training images shifted and mirrored: a batch at once, against one image after the other.
+
+Medians over interleaved repeats. Prints a table and writes report/results/benchmark_part4.csv.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.timing import interleaved_medians, report
+from common.errors import ArgumentParser, positive_int, run_command
+from common.experiment import write_results
+from common.machine import ROOT
+from part4 import layers_loops, layers_numpy
+from part4.cifar10 import PADDING, augment
+from part4.networks import ARCHITECTURES, VGG, get_model
+
+BATCH, CHANNELS, FILTERS, SIDE = 128, 16, 16, 32
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=positive_int, default=15, help="of each call; of the slow ones a third")
+    repeats = parser.parse_args().repeats
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rows = layers(BATCH, {"PyTorch": torch_layers, "ours": ours}, repeats)
+    rows += layers(1, {"PyTorch": torch_layers, "ours": ours, "ours, as the equation reads": loops}, max(1, repeats // 3))
+    rows += augmentation(repeats)
+    torch.set_num_threads(threads)
+    rows += training_steps(max(1, repeats // 3))
+    path = write_results("benchmark_part4", rows, seeds=[0])
+    print(f"written to {path.relative_to(ROOT)}")
+
+
+def layers(batch: int, libraries: dict[str, Callable], repeats: int) -> list[dict]:
+    """Time the five functions of a layer with 3 x 3 filters and of 2 x 2 pooling, float32."""
+    generator = np.random.default_rng(0)
+    X = generator.standard_normal((batch, CHANNELS, SIDE + 2, SIDE + 2), np.float32)  # within its zeros
+    W = generator.standard_normal((FILTERS, CHANNELS, 3, 3), np.float32)
+    dL_dY = generator.standard_normal((batch, FILTERS, SIDE, SIDE), np.float32)
+    calls = {name: library(X, W, dL_dY) for name, library in libraries.items()}
+    rows = []
+    for function in calls["PyTorch"]:
+        variants = {name: functions[function] for name, functions in calls.items()}
+        title = f"{function}, {batch} x {CHANNELS} x {SIDE} x {SIDE}"
+        rows += report(title, "ms", interleaved_medians(variants, repeats), "PyTorch")
+    return rows
+
+
+def torch_layers(*arrays: np.ndarray) -> dict[str, Callable[[], None]]:
+    X, W, dL_dY = map(torch.from_numpy, arrays)
+    to_pool = dL_dY.clone().requires_grad_()
+    d_pooled = dL_dY[:, :, ::2, ::2].contiguous()
+    pooled = F.max_pool2d(to_pool, 2)
+    return {
+        "convolution": lambda: F.conv2d(X, W),
+        "gradient of the filters": lambda: torch.nn.grad.conv2d_weight(X, W.shape, dL_dY),
+        "gradient of the input": lambda: torch.nn.grad.conv2d_input(X.shape, W, dL_dY),
+        "pooling": lambda: F.max_pool2d(to_pool, 2),
+        "gradient through pooling": lambda: torch.autograd.grad(pooled, to_pool, d_pooled, retain_graph=True),
+    }
+
+
+def numpy_layers(module, X: np.ndarray, W: np.ndarray, dL_dY: np.ndarray) -> dict[str, Callable[[], None]]:
+    d_pooled = dL_dY[:, :, ::2, ::2].copy()
+    return {
+        "convolution": lambda: module.convolution2D(X, W, 1, 0),
+        "gradient of the filters": lambda: module.convolution2D_backward_filter(dL_dY, X, W, 1),
+        "gradient of the input": lambda: module.convolution2D_backward_input(dL_dY, X, W, 1),
+        "pooling": lambda: module.pool_forward(dL_dY, 2, 2),
+        "gradient through pooling": lambda: module.pool_back(d_pooled, dL_dY, 2, 2),
+    }
+
+
+def ours(*arrays: np.ndarray) -> dict[str, Callable[[], None]]:
+    return numpy_layers(layers_numpy, *arrays)
+
+
+def loops(*arrays: np.ndarray) -> dict[str, Callable[[], None]]:
+    return numpy_layers(layers_loops, *arrays)
+
+
+def training_steps(repeats: int) -> list[dict]:
+    rows = []
+    for name in ARCHITECTURES:
+        variants = {
+            "as in torchvision": training_step(name, plain=True),
+            "ours, float32": training_step(name),
+            "ours, bf16": training_step(name, torch.bfloat16),
+        }
+        rows += report(f"{name}, step of {BATCH} images", "ms", interleaved_medians(variants, repeats), "as in torchvision")
+    return rows
+
+
+def training_step(name: str, dtype: torch.dtype | None = None, plain: bool = False) -> Callable[[], None]:
+    """Return a function that takes one step of SGD; `plain`: contiguous images, and VGG with all its 49 copies."""
+    torch.manual_seed(0)
+    memory_format = torch.contiguous_format if plain else torch.channels_last
+    model = get_model(name).to(memory_format=memory_format)
+    forward = plain_vgg(model) if plain and isinstance(model, VGG) else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=not plain)
+    images = torch.randn(BATCH, 3, SIDE, SIDE).to(memory_format=memory_format)
+    labels = torch.randint(10, (BATCH,))
+
+    def step() -> None:
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            logits = forward(images)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def plain_vgg(model: VGG) -> nn.Module:
+    return nn.Sequential(model.features, model.avgpool, nn.Flatten(), model.classifier)
+
+
+def augmentation(repeats: int) -> list[dict]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (BATCH, 3, SIDE, SIDE), generator=generator).byte()
+    variants = {
+        "one after the other": lambda: torch.stack([augment_one(image, generator) for image in pixels]),
+        "ours, the batch at once": lambda: augment(pixels, generator),
+    }
+    return report(f"{BATCH} images shifted and mirrored", "ms", interleaved_medians(variants, repeats), "one after the other")
+
+
+def augment_one(image: Tensor, generator: torch.Generator) -> Tensor:
+    y, x = torch.randint(2 * PADDING + 1, (2,), generator=generator).tolist()
+    image = F.pad(image, (PADDING,) * 4)[:, y : y + SIDE, x : x + SIDE]
+    return image.flip(2) if torch.rand((), generator=generator) < 0.5 else image
+
+
+if __name__ == "__main__":
+    run_command(main)
