@@ -94,7 +94,7 @@ def _finished_result(job: Job) -> dict[str, Any] | None:
         return None
     config = json.loads((job.run_dir / "config.json").read_text(encoding="utf-8"))
     for name, value in job.arguments.items():
-        if config["arguments"].get(name) != value:
+        if name != "data_dir" and config["arguments"].get(name) != value:
             raise CommandError(
                 f"{short_path(job.run_dir)} holds a run with --{name} {config['arguments'].get(name)}, not {value}: "
                 "move it away to run this experiment anew"

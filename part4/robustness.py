@@ -72,38 +72,39 @@ class Run(NamedTuple):
 
 def main() -> None:
     args = parse_arguments()
-    name = args.name or "part4"
+    name = args.name or ("" if args.runs else "part4")  # without a name, nothing is written
     if args.draw_only:
         rows, curves = read_results(f"{name}_robustness"), read_results(f"{name}_curves")
     else:
-        folders = [Path(folder) for folder in args.runs or []]
-        if not folders:
-            load_images(SETTINGS["dataset"], args.data_dir)  # into the cache, before several runs want them at once
-            jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS}) for model in ARCHITECTURES]
-            run_jobs(jobs, args.jobs)
-            folders = [job.run_dir for job in jobs]
         device = get_device(args.device)
-        runs = [load_run(folder, device) for folder in folders]
+        runs = [load_run(folder, device) for folder in map(Path, args.runs or train_all(args.jobs, args.data_dir))]
         check_together(runs)
         data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
         rows, curves = measure(runs, data, device), training_curves(runs)
-        if args.name or not args.runs:
+        if name:
             write_results(f"{name}_training", training_table(runs))
             write_results(f"{name}_curves", curves)
             write_results(f"{name}_robustness", rows)
             if errors := corruption_errors(rows):
                 write_results(f"{name}_corruption_errors", errors, reference=REFERENCE)
     print_tables(rows)
-    if args.draw_only or args.name or not args.runs:
-        draw_severities(rows, FIGURES / f"{name}_robustness")
-        draw_curves(curves, FIGURES / f"{name}_curves")
-        figures = f"{name}_robustness.pdf, {name}_curves.pdf"
-        if any(row["model"] == REFERENCE for row in rows):
-            draw_reference(rows, FIGURES / f"{name}_resnet18")
-            figures += f", {name}_resnet18.pdf"
-        print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{figures}")
-    else:
+    if not name:
         print("nothing was written: --name says what results and figures are to be called")
+        return
+    draw_severities(rows, FIGURES / f"{name}_robustness")
+    draw_curves(curves, FIGURES / f"{name}_curves")
+    if any(row["model"] == REFERENCE for row in rows):
+        draw_reference(rows, FIGURES / f"{name}_resnet18")
+    print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{name}_*.pdf")
+
+
+def train_all(num_parallel: int, data_dir: str | None) -> list[Path]:
+    """Return the run folders of the five networks, each trained to its end."""
+    load_images(SETTINGS["dataset"], data_dir)  # into the cache, before several runs want them at once
+    where = {"data_dir": data_dir} if data_dir else {}
+    jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS, **where}) for model in ARCHITECTURES]
+    run_jobs(jobs, num_parallel)
+    return [job.run_dir for job in jobs]
 
 
 def corruption_error(errors: list[float], reference: list[float]) -> float:

@@ -20,7 +20,7 @@ from part4.networks import get_model
 from part4.robustness import corruption_error, corruption_errors, relative_corruption_error
 from tests.harness import ROOT, one_line, run_script
 
-SETTINGS = {"dataset": "synthetic", "num_train": 96, "batch_size": 32, "epochs": 2, "seed": 42}
+SETTINGS = {"dataset": "synthetic", "num_train": 64, "batch_size": 32, "epochs": 2, "seed": 42}
 MODELS = ("debug", "resnet18")
 
 
@@ -95,13 +95,15 @@ def test_the_table_of_corruption_errors():
     assert corruption_errors(made_up("vgg11", 0.8, 0.02)) == []
 
 
-def test_accuracies_can_be_counted_again(runs, report):
+def test_accuracies_can_be_counted_again(runs, report, monkeypatch):
+    few = {name: CORRUPTIONS[name] for name in ("Gaussian noise", "JPEG")}
+    monkeypatch.setattr(robustness, "CORRUPTIONS", few)
     run("--runs", runs / "debug", runs / "resnet18", "--name", "mine")
     rows = {
         (row["model"], row["corruption"], int(row["severity"])): float(row["accuracy"])
         for row in table(report / "results" / "mine_robustness.csv")
     }
-    assert len(rows) == 2 * (1 + 4 * 5)
+    assert len(rows) == 2 * (1 + 2 * 5)
     for name in MODELS:
         result = json.loads((runs / name / "result.json").read_text())
         assert rows[name, "clean", 0] == result["test_accuracy"]
@@ -128,7 +130,7 @@ def test_the_experiment_from_its_runs_to_its_figures(runs, report, monkeypatch, 
     assert json.loads((report / "results" / "part4_training.json").read_text())["command"] == "python part4/robustness.py"
     linear, resnet = table(report / "results" / "part4_training.csv")
     assert (linear["model"], linear["parameters"], linear["images"]) == ("debug", "30730", "synthetic shapes")
-    assert (resnet["model"], resnet["epochs"], resnet["num_train"], resnet["lr"]) == ("resnet18", "2", "96", "0.01")
+    assert (resnet["model"], resnet["epochs"], resnet["num_train"], resnet["lr"]) == ("resnet18", "2", "64", "0.01")
     curves = table(report / "results" / "part4_curves.csv")
     assert [(row["model"], row["epoch"]) for row in curves] == [(model, epoch) for model in MODELS for epoch in "12"]
     assert 0 <= float(curves[0]["validation_accuracy"]) <= 1 and float(curves[3]["loss"]) > 0
