@@ -33,6 +33,8 @@ experiments: .venv/molecules  ## every run behind report/results/, resumable
 	$(PY) part3/receptive_field.py
 	$(PY) part3/study_citation.py --jobs $(JOBS)
 	$(PY) part3/qm9/compare.py --jobs $(JOBS)
+	$(PY) part4/study_numpy.py --jobs $(JOBS)
+	$(PY) part4/robustness.py --jobs $(JOBS)
 
 figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part1/sweep.py --draw_only
@@ -44,11 +46,14 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part3/receptive_field.py --draw_only
 	$(PY) part3/study_citation.py --draw_only
 	$(PY) part3/qm9/compare.py --draw_only
+	$(PY) part4/study_numpy.py --draw_only
+	$(PY) part4/robustness.py --draw_only
 
 bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part1.py
 	$(PY) benchmarks/part2.py
 	$(PY) benchmarks/part3.py
+	$(PY) benchmarks/part4.py
 
 clean:
 	rm -rf .venv

@@ -82,11 +82,12 @@ def main() -> None:
         data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
         rows, curves = measure(runs, data, device), training_curves(runs)
         if name:
-            write_results(f"{name}_training", training_table(runs))
-            write_results(f"{name}_curves", curves)
-            write_results(f"{name}_robustness", rows)
+            seeds = sorted({run.config["arguments"]["seed"] for run in runs})
+            write_results(f"{name}_training", training_table(runs), seeds=seeds)
+            write_results(f"{name}_curves", curves, seeds=seeds)
+            write_results(f"{name}_robustness", rows, seeds=seeds)
             if errors := corruption_errors(rows):
-                write_results(f"{name}_corruption_errors", errors, reference=REFERENCE)
+                write_results(f"{name}_corruption_errors", errors, seeds=seeds, reference=REFERENCE)
     print_tables(rows)
     if not name:
         print("nothing was written: --name says what results and figures are to be called")
