@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-all lint experiments figures bench clean
+.PHONY: demo test test-all lint experiments figures report bench clean
 
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
@@ -48,6 +48,10 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part3/qm9/compare.py --draw_only
 	$(PY) part4/study_numpy.py --draw_only
 	$(PY) part4/robustness.py --draw_only
+
+report: .venv/core            ## report/main.pdf; needs TeX Live
+	$(PY) report/build.py
+	cd report && latexmk -pdf -interaction=nonstopmode -halt-on-error main.tex
 
 bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part1.py

@@ -1,0 +1,83 @@
+"""Write report/numbers.tex and report/tables/*.tex from report/results/, and report/references.bib from report/bib/.
+
+    python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
+    python report/build.py --check    write nothing, and exit with 1 where a file would change
+
+Every module in report/values/ gives the numbers and the tables of one section.
+"""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.errors import ArgumentParser, CommandError, run_command
+from common.experiment import read_results
+
+REPORT = Path(__file__).resolve().parent
+HEADER = "% Written by report/build.py from {}: change it there.\n"
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
+    check = parser.parse_args().check
+    files = {REPORT / name: text for name, text in built_files().items()}
+    changed = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    left_over = sorted({*(REPORT / "tables").glob("*.tex")} - {*files})
+    names = ", ".join(str(path.relative_to(REPORT.parent)) for path in changed + left_over)
+    if check and names:
+        raise CommandError(f"out of date: {names}; run python report/build.py", exit_code=1)
+    for path in changed:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(files[path], encoding="utf-8")
+    for path in left_over:
+        path.unlink()
+    print(f"changed: {names}" if names else f"{len(files)} files are up to date")
+
+
+def built_files() -> dict[str, str]:
+    """Return name (in report/) and text of every file that is built.
+
+    Raises:
+        CommandError: results are missing, a number's key does not begin with its module's name, or a table or a reference is
+            given twice.
+    """
+    numbers: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for path in sorted((REPORT / "values").glob("*.py")):
+        if path.stem in ("__init__", "format"):
+            continue
+        module = importlib.import_module(f"report.values.{path.stem}")
+        for key, text in module.values(read_results).items():
+            if not key.startswith(f"{path.stem}-"):
+                raise CommandError(f"report/values/{path.name}: the key {key} does not begin with {path.stem}-")
+            numbers[key] = text
+        for name, text in module.tables(read_results).items():
+            if f"tables/{name}.tex" in files:
+                raise CommandError(f"report/values/{path.name}: another module has a table {name}, too")
+            files[f"tables/{name}.tex"] = HEADER.format(f"report/values/{path.name}") + text.rstrip() + "\n"
+    files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(
+        f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)
+    )
+    files["references.bib"] = HEADER.format("report/bib/*.bib") + "\n".join(entry for _, entry in sorted(references().items()))
+    return files
+
+
+def references() -> dict[str, str]:
+    """Return the entries of all report/bib/*.bib by key; sections may share an entry, but not a key for two."""
+    entries: dict[str, str] = {}
+    for path in sorted((REPORT / "bib").glob("*.bib")):
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(True) if not line.startswith("%")]
+        for entry in re.split(r"^(?=@)", "".join(lines), flags=re.MULTILINE)[1:]:
+            key = re.match(r"@\w+\{([^,\s]+)", entry)[1]
+            if entries.get(key, entry).split() != entry.split():
+                raise CommandError(f"report/bib/{path.name}: {key} differs from the entry of that key in another file")
+            entries[key] = entry.rstrip() + "\n"
+    return entries
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,77 @@
+"""From part3_citation, part3_receptive_field, part3_qm9, benchmark_part3 and part1_accuracy_by_length."""
+
+from math import hypot, sqrt
+from statistics import mean, stdev
+
+from part3.study_citation import PUBLISHED, by_setting
+from report.values.format import fixed, mean_std, percent, tabular, thousands
+
+GAT_CITESEER_PUBLISHED = (72.5, 0.7)  # Velickovic et al. (2018), table 2: mean and standard deviation of 100 runs
+ROWS = {
+    ("cora", "public"): "Cora, public split",
+    ("cora", "random"): "Cora, random splits",
+    ("citeseer", "public"): "CiteSeer, public split",
+    ("citeseer", "random"): "CiteSeer, random splits",
+}
+MODELS = {"mlp": "MLP", "gcn": "GCN", "gat": "GAT"}
+
+
+def values(results):
+    accuracies = by_setting(results("part3_citation"))
+    shares = {(row["layers"], row["hops"]): row["share"] for row in results("part3_receptive_field")}
+    times = {(row["benchmark"], row["variant"]): row["value"] for row in results("benchmark_part3")}
+    long = [
+        row["test_accuracy"]
+        for row in results("part1_accuracy_by_length")
+        if (row["family"], row["model"], row["T"]) == ("tuned", "RNN", 100)
+    ]
+    (mlp,) = (row for row in results("part3_qm9") if row["model"] == "MLP" and row["num_train"] > 20_000)
+    found = {
+        "graphs-share-3-of-3": percent(shares[3, 3]),
+        "graphs-share-4-of-4": percent(shares[4, 4]),
+        "graphs-rnn-100-least": fixed(min(long), 3),
+        "graphs-mlp-as-given": f"{thousands(mlp['test_mae_mev'])} meV",
+        "graphs-mlp-renumbered": f"{thousands(mlp['permuted_test_mae_mev'])} meV",
+        "graphs-runs": str(min(map(len, accuracies.values()))),
+    }
+    for dataset in ("cora", "citeseer"):
+        gain = mean(accuracies[dataset, "public", "gcn"]) - mean(accuracies[dataset, "public", "mlp"])
+        found[f"graphs-gain-{dataset}"] = f"{fixed(gain, 1)} points"
+        for model in ("gcn", "gat"):
+            benchmark = f"{model.upper()}, epoch on {dataset}"
+            ours, library = times[benchmark, "ours"], times[benchmark, "PyTorch Geometric"]
+            found[f"graphs-faster-{model}-{dataset}"] = fixed(library / ours, 1 if library < 10 * ours else 0)
+    found["graphs-ms-gcn-cora"] = f"{fixed(times['GCN, epoch on cora', 'ours'], 1)} ms"
+    million = times["GCN, synthetic graph of 1,000,000 nodes, 5,000,000 edges", "time"]
+    found["graphs-epoch-million"] = f"{fixed(million / 1000, 1)} s"
+    wider = [
+        stdev(chosen) / stdev(accuracies[dataset, "public", model])
+        for (dataset, split, model), chosen in accuracies.items()
+        if split == "random"
+    ]
+    found["graphs-random-wider"] = f"{fixed(min(wider), 1)} to {fixed(max(wider), 1)}"
+    excess = mean(accuracies["citeseer", "public", "mlp"]) - PUBLISHED["citeseer", "public", "mlp"]
+    found["graphs-mlp-citeseer-excess"] = f"{fixed(excess, 1)} points"
+
+    gat, (published, spread) = accuracies["citeseer", "public", "gat"], GAT_CITESEER_PUBLISHED
+    below, standard_error = published - mean(gat), hypot(stdev(gat), spread) / sqrt(len(gat))
+    found["graphs-gat-citeseer-below"] = f"{fixed(below, 1)} points"
+    found["graphs-gat-citeseer-errors"] = fixed(below / standard_error, 1)
+
+    last = "GCN, accuracy on cora after 200 epochs, mean of 10"
+    found["graphs-last-ours"] = fixed(times[last, "ours"], 1) + r"\,\%"
+    found["graphs-last-library"] = fixed(times[last, "PyTorch Geometric"], 1) + r"\,\%"
+    return found
+
+
+def tables(results):
+    accuracies = by_setting(results("part3_citation"))
+    rows = []
+    for (dataset, split), title in ROWS.items():
+        row = [title]
+        for model in MODELS:
+            number = PUBLISHED.get((dataset, split, model))
+            row += [mean_std(accuracies[dataset, split, model], 1), rf"\published{{{number}}}" if number else "--"]
+        rows.append(row)
+    header = [""] + [cell for title in MODELS.values() for cell in (title, "published")]
+    return {"graphs-citation": tabular(header, rows, "@{}lrrrrrr@{}")}

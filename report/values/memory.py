@@ -1,0 +1,130 @@
+"""From the four part1_*.csv and benchmark_part1.csv: accuracy by length, gradient flow, optimizers, speed."""
+
+import math
+from statistics import mean
+
+from report.values.format import fixed, scientific, tabular, thousands
+
+MODELS = ("RNN", "LSTM")
+LENGTHS = ((5, 15), (17, 17), (20, 20), (22, 22), (25, 25), (27, 27), (30, 30), (35, 60))
+CONVERGED = {"RNN": (17, 20, 22, 25), "LSTM": (27,)}
+MEANS = {"RNN": (30, 60), "LSTM": (25,)}
+TRAIN_STEPS = 1_000  # of an optimizer's run; one that ends earlier has converged
+SHAPES = {"short": "T=10", "long": "T=60", "large": "T=30"}
+SHARES = (
+    ("handout", "RNN", 10, "trained"),
+    ("handout", "RNN", 30, "initial"),
+    ("handout", "RNN", 60, "initial"),
+    ("handout", "RNN", 60, "trained"),
+    ("handout", "LSTM", 10, "trained"),
+    ("handout", "LSTM", 30, "initial"),
+    ("handout", "LSTM", 60, "initial"),
+    ("tuned", "RNN", 60, "initial"),
+)
+
+
+def values(results):
+    """All measured numbers of the section."""
+    return {
+        **_accuracies(results("part1_accuracy_by_length")),
+        **_shares(results("part1_gradient_flow")),
+        **_optimizers(results("part1_optimizers")),
+        **_speeds(results("benchmark_part1")),
+    }
+
+
+def tables(results):
+    """Converged runs and mean accuracy by length, with the handouts' settings."""
+    rows = results("part1_accuracy_by_length")
+    lines = []
+    for model in MODELS:
+        cells = [
+            [row for row in _chosen(rows, family="handout", model=model) if first <= row["T"] <= last]
+            for first, last in LENGTHS
+        ]
+        lines.append([f"{model}: converged runs", *(_converged(runs, "/") for runs in cells)])
+        lines.append([f"{model}: mean accuracy", *(_accuracy(runs) for runs in cells)])
+    header = ["$T$", *(f"{first} to {last}" if first < last else str(first) for first, last in LENGTHS)]
+    return {"memory-converged": tabular(header, lines, "l" + "c" * len(LENGTHS))}
+
+
+def gradient_share(rows, family, model, T, moment):
+    """|dL/dh(1)| / |dL/dh(T-1)|, both geometric means over the seeds."""
+    chosen = _chosen(rows, family=family, model=model, T=T, moment=moment)
+    first, last = (geometric_mean(row["norm"] for row in chosen if row["t"] == t) for t in (1, T - 1))
+    return first / last
+
+
+def geometric_mean(numbers):
+    """exp of the mean logarithm."""
+    return math.exp(mean(map(math.log, numbers)))
+
+
+def _accuracies(rows):
+    numbers = {"memory-sweep-runs": str(len(rows)), "memory-sweep-hours": fixed(sum(row["seconds"] for row in rows) / 3600, 1)}
+    for model in MODELS:
+        name, handout = f"memory-{model.lower()}", _chosen(rows, family="handout", model=model)
+        lengths = sorted({row["T"] for row in handout})
+        failing = [T for T in lengths if any(row["converged"] != "True" for row in _chosen(handout, T=T))]
+        long = [row["test_accuracy"] for row in handout if row["T"] >= 30]
+        longest = [row["steps"] for row in _chosen(rows, family="tuned", model=model, T=100)]
+        numbers |= {
+            f"{name}-all-to": str(max(T for T in lengths if T < failing[0])),
+            f"{name}-long": fixed(mean(long), 2) if model == "RNN" else f"{fixed(min(long), 2)} and {fixed(max(long), 2)}",
+            f"{name}-tuned-steps": f"{thousands(min(longest))} to {thousands(max(longest))}",
+        }
+        numbers |= {f"{name}-converged-{T}": _converged(_chosen(handout, T=T), " of ") for T in CONVERGED[model]}
+        numbers |= {f"{name}-mean-{T}": _accuracy(_chosen(handout, T=T)) for T in MEANS[model]}
+    failed = [row["test_accuracy"] for row in _chosen(rows, family="handout", model="RNN", converged="False")]
+    tuned = _chosen(rows, family="tuned")
+    return numbers | {
+        "memory-rnn-failed-min": fixed(min(failed), 2),
+        "memory-rnn-failed-max": fixed(max(failed), 2),
+        "memory-tuned-runs": str(len(tuned)),
+        "memory-tuned-min": fixed(math.floor(1000 * min(row["test_accuracy"] for row in tuned)) / 1000, 3),
+        "memory-tuned-steps": thousands(max(row["steps"] for row in tuned)),
+    }
+
+
+def _shares(rows):
+    numbers = {}
+    for family, model, T, moment in SHARES:
+        share = gradient_share(rows, family, model, T, moment)
+        text = fixed(share, 1) if share >= 1 else fixed(share, 2) if share >= 0.1 else scientific(share)
+        numbers[f"memory-share-{family}-{model.lower()}-{T}-{moment}"] = text
+    return numbers
+
+
+def _optimizers(curves):
+    numbers = {}
+    for name in dict.fromkeys(row["optimizer"] for row in curves):
+        rows = _chosen(curves, optimizer=name)
+        steps = [max(row["step"] for row in _chosen(rows, seed=seed)) for seed in sorted({row["seed"] for row in rows})]
+        if max(steps) < TRAIN_STEPS:
+            numbers[f"memory-{name}-steps"] = f"{thousands(mean(steps))} steps on average ({min(steps)} to {max(steps)})"
+        else:
+            numbers[f"memory-{name}-converged"] = f"{sum(step < TRAIN_STEPS for step in steps)} of {len(steps)}"
+    return numbers
+
+
+def _speeds(rows):
+    variants = {"ours": "ours", "plain loop": "loop"}
+    return {
+        f"memory-speed-{model.lower()}-{variants[row['variant']]}-{name}": fixed(row["ratio"], 2)
+        for row in rows
+        for model in MODELS
+        for name, shape in SHAPES.items()
+        if row["benchmark"].startswith(f"{model} forward") and f" {shape} " in row["benchmark"] and row["variant"] in variants
+    }
+
+
+def _converged(runs, separator):
+    return f"{sum(row['converged'] == 'True' for row in runs)}{separator}{len(runs)}" if runs else "--"
+
+
+def _accuracy(runs):
+    return fixed(mean(row["test_accuracy"] for row in runs), 2) if runs else "--"
+
+
+def _chosen(rows, **wanted):
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]

@@ -1,0 +1,33 @@
+"""From part1_gradient_flow.csv: how much of the gradient reaches the first step, before training, T = 60."""
+
+from report.values.format import fixed, scientific
+from report.values.memory import geometric_mean, gradient_share
+
+T = 60
+
+
+def values(results):
+    """The measured shares and rates that the derivations are compared with."""
+    rows = results("part1_gradient_flow")
+    rnn = gradient_share(rows, "handout", "RNN", T, "initial")
+    chrono = {
+        t: geometric_mean(
+            row["norm"]
+            for row in rows
+            if (row["family"], row["model"], row["T"], row["moment"], row["t"]) == ("tuned", "LSTM", T, "initial", t)
+        )
+        for t in (1, T - 2, T - 1)
+    }
+    return {
+        "recurrence-rnn-share": scientific(rnn),
+        "recurrence-rnn-rate": fixed(rnn ** (1 / (T - 2)), 2),
+        "recurrence-lstm-share": scientific(gradient_share(rows, "handout", "LSTM", T, "initial")),
+        "recurrence-chrono-share": scientific(chrono[1] / chrono[T - 1], 1),
+        "recurrence-chrono-door": fixed(chrono[T - 1] / chrono[T - 2], 0),
+        "recurrence-chrono-way": fixed(chrono[T - 2] / chrono[1], 0),
+    }
+
+
+def tables(results):
+    """None."""
+    return {}
