@@ -1,11 +1,15 @@
 """Write report/numbers.tex and report/tables/*.tex from report/results/, and report/references.bib from report/bib/.
 
+Last comes report/sources.tex: a checksum of all that main.pdf is made of. The PDF holds it as its keyword, so that a test sees
+whether the PDF is current.
+
     python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
     python report/build.py --check    write nothing, and exit with 1 where a file would change
 
 Every module in report/values/ gives the numbers and the tables of one section.
 """
 
+import hashlib
 import importlib
 import re
 import sys
@@ -63,7 +67,22 @@ def built_files() -> dict[str, str]:
         f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)
     )
     files["references.bib"] = HEADER.format("report/bib/*.bib") + "\n".join(entry for _, entry in sorted(references().items()))
+    files["sources.tex"] = f"\\hypersetup{{pdfkeywords={{{checksum(files)}}}}}\n"
     return files
+
+
+def checksum(built: dict[str, str]) -> str:
+    """Return 16 digits that change with any file that main.tex, its sections, figures and listings consist of."""
+    texts = [REPORT / "main.tex", REPORT / "macros.tex", *sorted((REPORT / "sections").glob("*.tex"))]
+    written = "".join(path.read_text(encoding="utf-8") for path in texts)
+    figures = [REPORT / "figures" / name for name in re.findall(r"\\includegraphics\{([^}]*)\}", written)]
+    listings = [REPORT.parent / name for name in re.findall(r"\\source\{([\w/.]*)\}", written)]
+    content = hashlib.sha256((written + "".join(built.values())).encode())
+    for path in (*figures, *listings):
+        if not path.exists():
+            raise CommandError(f"{path.relative_to(REPORT.parent)}, which the report shows, does not exist")
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
 def references() -> dict[str, str]:

@@ -52,6 +52,12 @@ def test_built_files_are_current():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_pdf_is_made_of_what_is_here():
+    """`make report` where this fails."""
+    keyword = re.search(r"pdfkeywords=\{(\w+)\}", (REPORT / "sources.tex").read_text(encoding="utf-8"))[1]
+    assert f"/Keywords ({keyword})".encode() in (REPORT / "main.pdf").read_bytes()
+
+
 @pytest.fixture
 def sections(tmp_path, monkeypatch):
     """A report whose sections are given as {name: (values, tables)}."""
@@ -61,6 +67,8 @@ def sections(tmp_path, monkeypatch):
         for name in modules:
             (tmp_path / "values" / f"{name}.py").touch()
         monkeypatch.setattr(build, "REPORT", tmp_path)
+        for name in ("main.tex", "macros.tex"):
+            (tmp_path / name).touch()
         loaded = {
             f"report.values.{name}": SimpleNamespace(values=lambda _, v=values: v, tables=lambda _, t=tables: t)
             for name, (values, tables) in modules.items()
