@@ -1,4 +1,4 @@
-"""Write report/numbers.tex and report/tables/*.tex from report/results/, and report/references.bib from report/bib/.
+"""Write report/numbers.tex and report/tables/*.tex from report/results/.
 
 Last comes report/sources.tex: a checksum of all that main.pdf is made of. The PDF holds it as its keyword, so that a test sees
 whether the PDF is current.
@@ -46,8 +46,8 @@ def built_files() -> dict[str, str]:
     """Return name (in report/) and text of every file that is built.
 
     Raises:
-        CommandError: results are missing, a number's key does not begin with its module's name, or a table or a reference is
-            given twice.
+        CommandError: results or figures are missing, a number's key does not begin with its module's name, or two tables have
+            one name.
     """
     numbers: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -66,14 +66,16 @@ def built_files() -> dict[str, str]:
     files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(
         f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)
     )
-    files["references.bib"] = HEADER.format("report/bib/*.bib") + "\n".join(entry for _, entry in sorted(references().items()))
     files["sources.tex"] = f"\\hypersetup{{pdfkeywords={{{checksum(files)}}}}}\n"
     return files
 
 
 def checksum(built: dict[str, str]) -> str:
     """Return 16 digits that change with any file that main.tex, its sections, figures and listings consist of."""
-    texts = [REPORT / "main.tex", REPORT / "macros.tex", *sorted((REPORT / "sections").glob("*.tex"))]
+    texts = [
+        *(REPORT / name for name in ("main.tex", "macros.tex", "references.bib")),
+        *sorted((REPORT / "sections").glob("*.tex")),
+    ]
     written = "".join(path.read_text(encoding="utf-8") for path in texts)
     figures = [REPORT / "figures" / name for name in re.findall(r"\\includegraphics\{([^}]*)\}", written)]
     listings = [REPORT.parent / name for name in re.findall(r"\\source\{([\w/.]*)\}", written)]
@@ -83,19 +85,6 @@ def checksum(built: dict[str, str]) -> str:
             raise CommandError(f"{path.relative_to(REPORT.parent)}, which the report shows, does not exist")
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
-
-
-def references() -> dict[str, str]:
-    """Return the entries of all report/bib/*.bib by key; sections may share an entry, but not a key for two."""
-    entries: dict[str, str] = {}
-    for path in sorted((REPORT / "bib").glob("*.bib")):
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines(True) if not line.startswith("%")]
-        for entry in re.split(r"^(?=@)", "".join(lines), flags=re.MULTILINE)[1:]:
-            key = re.match(r"@\w+\{([^,\s]+)", entry)[1]
-            if entries.get(key, entry).split() != entry.split():
-                raise CommandError(f"report/bib/{path.name}: {key} differs from the entry of that key in another file")
-            entries[key] = entry.rstrip() + "\n"
-    return entries
 
 
 if __name__ == "__main__":

