@@ -58,6 +58,7 @@ bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part2.py
 	$(PY) benchmarks/part3.py
 	$(PY) benchmarks/part4.py
+	$(PY) benchmarks/scaling.py
 
 clean:
 	rm -rf .venv

@@ -1,7 +1,7 @@
 """How a command ends when it cannot go on: one line on stderr and an exit code, never a traceback.
 
 `run_command(main)` is the last line of every script. Exit codes: 0 done, 1 the training diverged, 2 the user's input or the
-machine stands in the way, 128 + signal number (130 for Ctrl-C) stopped from outside.
+machine stands in the way, 128 + signal number (130 for Ctrl-C) stopped from outside. Of several processes one prints the line.
 """
 
 import argparse
@@ -85,7 +85,10 @@ def run_command(main: Callable[[], None]) -> None:
         message, exit_code = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2
     else:
         return
-    print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr)
+    from common.distributed import first_to_fail  # which imports this module
+
+    if first_to_fail(message):
+        print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
     sys.exit(exit_code)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.distributed import launcher, own_gpu
 from common.errors import CommandError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,11 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def get_device(name: str) -> torch.device:
     """Return the device called `name`; "auto" is the first CUDA device where there is one, else the CPU.
 
+    Of several processes each gets a CUDA device of its own.
+
     Raises:
         CommandError: PyTorch does not know the name, or cannot use the device here.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        name = own_gpu(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -48,7 +53,7 @@ def short_path(path: str | Path) -> str:
 def provenance() -> dict[str, object]:
     """Return what a result needs to be made again: command, commit, versions, processor."""
     return {
-        "command": " ".join(["python", *map(shlex.quote, [_relative(sys.argv[0]), *sys.argv[1:]])]),
+        "command": " ".join([launcher(), *map(shlex.quote, [_relative(sys.argv[0]), *sys.argv[1:]])]),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "hardware": _hardware(),

@@ -1,7 +1,8 @@
 """A run is a folder: config.json, metrics.csv, TensorBoard events, checkpoint.pt, result.json and a figure of its curves.
 
 The checkpoint is the truth. It is replaced atomically, and on resume whatever the logs say about later steps is dropped, so
-a run that is killed at any moment leaves the same folder in the end as one that was not.
+a run that is killed at any moment leaves the same folder in the end as one that was not. Of several processes that train
+together the first alone opens, reads and writes it.
 """
 
 import csv
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.distributed import by_first, from_first, launcher, remember_run, remembered_run
 from common.errors import CommandError
 from common.machine import ROOT, provenance, short_path
 
@@ -57,17 +59,9 @@ class RunFolder:
 
     def __init__(self, args: Namespace, name: str, columns: tuple[str, ...]):
         self.arguments = {key: value for key, value in vars(args).items() if key not in FREE_ARGUMENTS}
-        self.path = Path(args.run_dir) if args.run_dir else _default_path(name, args.resume)
         self.columns = ("step", *columns)
-        self.checkpoint = self._load_checkpoint() if args.resume else None
-        if not args.resume and (self.path / "checkpoint.pt").exists():
-            raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "result.json").unlink(missing_ok=True)  # what a resumed run adds comes before its result
-        if not self.checkpoint:
-            self.write_json("config.json", {"arguments": vars(args), **provenance()})
+        self.path, self.checkpoint = from_first(lambda: self._open(args, name))
         self.saved_step = self.checkpoint["step"] if self.checkpoint else 0
-        self._open_logs(self.saved_step)
 
     def __str__(self) -> str:
         return short_path(self.path)
@@ -75,6 +69,7 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
+    @by_first
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             self._file.close()
@@ -87,37 +82,50 @@ class RunFolder:
                 f"{self} cannot be written: {reason}; its last checkpoint is whole, --resume goes on from it"
             ) from None
 
+    @by_first
     def log(self, step: int, **values: float) -> None:
         """Add one row to metrics.csv and to TensorBoard; a column that is not given stays empty."""
         self._writer.writerow({"step": step, **{name: repr(value) for name, value in values.items()}})
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
 
+    @by_first
     def log_text(self, step: int, tag: str, text: str) -> None:
         """Add a text, in Markdown, to TensorBoard."""
         self._tensorboard.add_text(tag, text, step)
 
+    @by_first
     def log_embedding(self, step: int, vectors: Tensor, names: list[str]) -> None:
         """Add (K, d) vectors and their K names to TensorBoard's projector."""
         shutil.rmtree(self.path / f"{step:05d}", ignore_errors=True)  # what a run that was killed here has left
         self._tensorboard.add_embedding(vectors, names, global_step=step)
 
     def save_checkpoint(self, step: int, **state: Any) -> None:
-        """Replace checkpoint.pt, after the logs up to this step are on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._tensorboard.flush()
-        self._write_state("checkpoint.pt", step, state)
-        self.saved_step = step
+        """Replace checkpoint.pt, after the logs up to this step are on disk; no process goes on before that."""
 
+        def write() -> int:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._tensorboard.flush()
+            self._write_state("checkpoint.pt", step, state)
+            return step
+
+        self.saved_step = from_first(write)
+
+    @by_first
     def save_best(self, step: int, **state: Any) -> None:
         """Replace best.pt: what later work loads, where the last weights are not the best."""
         self._write_state("best.pt", step, state)
+
+    def load_best(self) -> dict[str, Any]:
+        """Return what `save_best` was given last."""
+        return from_first(lambda: load_checkpoint(self.path / "best.pt"))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json; its presence says that the run is finished."""
         self.write_json("result.json", result)
 
+    @by_first
     def write_json(self, name: str, content: Any) -> None:
         """Replace a file of the folder."""
         write_atomically(self.path / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
@@ -138,7 +146,23 @@ class RunFolder:
         words = [word for word in sys.argv if word != "--resume"]
         if not any(word.split("=")[0] in ("--run_dir", "--summary_path") for word in words):
             words += ["--run_dir", str(self)]
-        return " ".join(["python", *map(shlex.quote, words), "--resume"])
+        return " ".join([launcher(), *map(shlex.quote, words), "--resume"])
+
+    def _open(self, args: Namespace, name: str) -> tuple[Path, dict[str, Any] | None]:
+        """Choose and prepare the folder; return it, and the checkpoint to go on from."""
+        remembered = remembered_run()
+        resume, run_dir = args.resume or bool(remembered), remembered or args.run_dir
+        self.path = Path(run_dir) if run_dir else _default_path(name, resume)
+        checkpoint = self._load_checkpoint() if resume else None
+        if not resume and (self.path / "checkpoint.pt").exists():
+            raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
+        self.path.mkdir(parents=True, exist_ok=True)
+        remember_run(self.path)
+        (self.path / "result.json").unlink(missing_ok=True)  # what a resumed run adds comes before its result
+        if not checkpoint:
+            self.write_json("config.json", {"arguments": vars(args), **provenance()})
+        self._open_logs(checkpoint["step"] if checkpoint else 0)
+        return self.path, checkpoint
 
     def _load_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"

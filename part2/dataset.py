@@ -4,7 +4,8 @@
     inputs, targets = dataset[0]                      # (T,) and (T,): the targets are the inputs one character later
 
 `part2/train.py` takes whole batches: `RandomWindows`, the handout's way, or `ContiguousStreams`, where each batch goes on where
-the last one ended. Batch number k depends on the seed and on k alone, so that a resumed run needs no more than its step.
+the last one ended. Batch number k depends on the seed and on k alone, so that a resumed run needs no more than its step. Of
+several processes that train together each cuts its own windows of it, or streams, from the text, and reads no others.
 """
 
 import json
@@ -23,6 +24,7 @@ from torch import Tensor
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.distributed import share
 from common.errors import CommandError
 from common.machine import ROOT, short_path
 from common.run_folder import write_atomically
@@ -225,7 +227,7 @@ class RandomWindows:
     def batch(self, step: int) -> Batch:
         """Return the batch of training step `step`, counted from 0."""
         starts = np.random.default_rng([self.seed, step]).integers(self._last_start + 1, size=self.batch_size)
-        return Batch(*_cut(self.corpus, starts, self.seq_length), fresh=True)
+        return Batch(*_cut(self.corpus, share(starts), self.seq_length), fresh=True)
 
 
 class ContiguousStreams:
@@ -250,7 +252,7 @@ class ContiguousStreams:
         epoch, position = divmod(step, self.steps_per_epoch)
         shift = np.random.default_rng([self.seed, epoch]).integers(self.seq_length)
         starts = np.arange(self.batch_size) * self._stream_length + position * self.seq_length + shift
-        return Batch(*_cut(self.corpus, starts, self.seq_length), fresh=position == 0)
+        return Batch(*_cut(self.corpus, share(starts), self.seq_length), fresh=position == 0)
 
 
 def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 256) -> Iterator[Batch]:
@@ -264,7 +266,7 @@ def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 25
     length = -(-(len(tail) - 1) // num_streams)
     padded = np.full(num_streams * length + 1, IGNORED)
     padded[: len(tail)] = tail
-    places = np.arange(num_streams) * length + np.arange(length)[:, None]  # (length, num_streams)
+    places = share(np.arange(num_streams)) * length + np.arange(length)[:, None]  # (length, num_streams)
     inputs, targets = torch.from_numpy(padded[places]).clamp(min=0), torch.from_numpy(padded[places + 1])
     for number, (x, y) in enumerate(zip(inputs.split(seq_length), targets.split(seq_length))):
         yield Batch(x, y, fresh=number == 0)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.distributed import num_processes, share
 from common.errors import CommandError
 from common.machine import short_path
 from common.run_folder import load_checkpoint
@@ -238,13 +239,17 @@ class TextGenerationModel(nn.Module):
         return model
 
 
-def drop(h: Tensor, share: float) -> Tensor:
-    """Leave out a `share` of the units of (T, B, n) states, in each sequence the same ones at all steps.
+def drop(h: Tensor, probability: float) -> Tensor:
+    """Leave out each unit of (T, B, n) states with a `probability`, in each sequence the same ones at all steps.
 
     So a unit that is there can be relied upon for the whole sequence (Gal and Ghahramani 2016); and one random number a unit
-    costs next to nothing, where one a unit and step would take a fifth of the training time.
+    costs next to nothing, where one a unit and step would take a fifth of the training time. Every process draws for the whole
+    batch, so that the masks do not depend on how many there are (as long as the batch is a multiple of their number).
     """
-    return h * F.dropout(h.new_ones(h.shape[1:]), share) if share else h
+    if not probability:
+        return h
+    kept = F.dropout(h.new_ones(h.shape[1] * num_processes(), h.shape[2]), probability)
+    return h * share(kept)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[TextGenerationModel, dict[str, Any]]:

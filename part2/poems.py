@@ -19,6 +19,7 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import data_path
+from common.distributed import num_processes, share
 from common.errors import CommandError
 from common.machine import short_path
 from part2.dataset import IGNORED, Batch
@@ -129,5 +130,7 @@ def _read_files(path: Path) -> list[bytes]:
 
 def _as_batch(rows: np.ndarray) -> Batch:
     length = (rows != IGNORED).sum(axis=1).max()
+    empty = np.full((-len(rows) % num_processes(), rows.shape[1]), IGNORED)  # so that all processes' shares are equal
+    rows = share(np.concatenate([rows, empty]))
     numbers = torch.from_numpy(rows[:, :length].astype(np.int64)).t()  # (T + 1, B)
     return Batch(numbers[:-1].clamp(min=0), numbers[1:], fresh=True)

@@ -5,11 +5,15 @@
 
 Every `eval_every` steps the model reads the held-out text (the book's last tenth, a tenth of the poems), and the weights with
 the lowest loss there are kept in best.pt. Every `sample_every` steps, and in the end, it writes five texts greedily, each time
-from the same five first characters. `part2/generate.py` writes with what was trained.
+from the same five first characters. `part2/generate.py` writes with what was trained. Several processes train together, and
+take the same steps as one, where torchrun starts them (`common/distributed.py`):
+
+    torchrun --standalone --nproc_per_node 2 part2/train.py --txt_file assets/grimm.txt
 """
 
 import math
 import shlex
+import signal
 import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
@@ -22,6 +26,16 @@ from tqdm import tqdm
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.distributed import (
+    by_first,
+    first_goes_first,
+    gather,
+    process_group,
+    rank,
+    share,
+    total,
+    total_gradients,
+)
 from common.errors import (
     ArgumentParser,
     CommandError,
@@ -76,17 +90,22 @@ COLUMNS = (
 
 
 def main() -> None:
-    train(parse_arguments())
+    args = parse_arguments()
+    with process_group(args.batch_size):
+        train(args)
 
 
 def train(args: Namespace) -> None:
     device = get_device(args.device)
+    with first_goes_first():
+        if args.poems:
+            corpus = PoemCorpus(args.poems, args.seq_length, args.max_vocabulary, args.data_dir, args.seed)
+        else:
+            corpus = Corpus(find_text(args.txt_file), HELD_OUT)
     if args.poems:
-        corpus = PoemCorpus(args.poems, args.seq_length, args.max_vocabulary, args.data_dir, args.seed)
         batches, held_out = PoemBatches(corpus, args.batch_size, args.seed), list(held_out_poems(corpus, args.batch_size))
         name, first = Path(args.poems).stem, "".join(c for c in FIRST_CHARACTERS if c in corpus.vocabulary)
     else:
-        corpus = Corpus(find_text(args.txt_file), HELD_OUT)
         source = ContiguousStreams if args.stateful else RandomWindows
         batches, held_out = source(corpus, args.seq_length, args.batch_size, args.seed), list(held_out_batches(corpus))
         name, first = Path(args.txt_file).stem, first_characters(corpus.vocabulary, args.seed)
@@ -109,7 +128,7 @@ def train(args: Namespace) -> None:
         optimizer.load_state_dict(run.checkpoint["optimizer"])
         set_random_state(run.checkpoint["random_state"], device)
         step, seconds, samples = (run.checkpoint[key] for key in ("step", "seconds", "samples"))
-        state = [(h.to(device), c.to(device)) for h, c in run.checkpoint["state"]] or None
+        state = [(share(h).to(device), share(c).to(device)) for h, c in run.checkpoint["state"]] or None
         lowest_loss, lowest_step = run.checkpoint["lowest_loss"], run.checkpoint["lowest_step"]
         evaluations_since = run.checkpoint["evaluations_since"]
     described = {"vocabulary": corpus.vocabulary, "end": END if args.poems else None, "text_checksum": corpus.checksum}
@@ -121,7 +140,7 @@ def train(args: Namespace) -> None:
             model=model.state_dict(),
             optimizer=optimizer.state_dict(),
             random_state=random_state(device),
-            state=[] if state is None else state,
+            state=[(gather(h), gather(c)) for h, c in state or []],
             seconds=seconds,
             lowest_loss=lowest_loss,
             lowest_step=lowest_step,
@@ -129,6 +148,7 @@ def train(args: Namespace) -> None:
             samples=samples,
         )
 
+    @by_first
     def write_samples() -> None:
         texts = write_greedily(model, corpus.vocabulary, first, args.sample_length, described["end"])
         samples.append({"step": step, "texts": texts})
@@ -137,7 +157,7 @@ def train(args: Namespace) -> None:
         progress.write("\n".join([f"step {step:,}:", *(f"    {readable(text)}" for text in texts)]), file=sys.stdout)
 
     began = time.perf_counter() - seconds
-    progress = tqdm(total=train_steps, initial=step, desc=name, unit="step", disable=None, leave=False)
+    progress = tqdm(total=train_steps, initial=step, desc=name, unit="step", disable=rank() > 0 or None, leave=False)
     shown = {}
     with run, progress, StopRequest() as stop:
         while step < train_steps and not (args.patience and evaluations_since >= args.patience):
@@ -145,16 +165,19 @@ def train(args: Namespace) -> None:
             learning_rate = args.learning_rate * schedule(args, step)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            inputs, targets, fresh = batches.batch(step)  # (T, B) each
+            inputs, targets, fresh = batches.batch(step)  # (T, B) each: of several processes, this one's share
             inputs, targets = inputs.to(device), targets.to(device)
+            real = targets >= 0
+            num_targets = total(real.sum())  # of the whole batch
             step += 1
 
             # The state comes from the batch before, but no gradient goes back there: what is learnt reaches T steps back.
             logits, state = model.run(inputs, None if fresh else state)  # (T, B, K)
             state = [(h.detach(), c.detach()) for h, c in state]
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())  # equation 17: the mean over all T steps
+            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / num_targets  # (17): the mean
             optimizer.zero_grad()
             loss.backward()
+            loss, stopping = total_gradients(model, loss, stop.signal_number)
             gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=args.max_norm)  # the norm before clipping
             if not (math.isfinite(loss.item()) and math.isfinite(gradient_norm.item())):
                 raise run.diverged(step, f"the loss is {loss.item():g}, the gradient's norm {gradient_norm.item():g}")
@@ -162,14 +185,13 @@ def train(args: Namespace) -> None:
 
             evaluated = step % eval_every == 0 or step == train_steps
             if evaluated or step % args.print_every == 0:
-                real = targets >= 0
                 values = {
                     "loss": loss.item(),
-                    "accuracy": ((logits.argmax(dim=-1) == targets) & real).sum().item() / real.sum().item(),
+                    "accuracy": total(((logits.argmax(dim=-1) == targets) & real).sum()).item() / num_targets.item(),
                     "bits_per_character": loss.item() / math.log(2),
                     "gradient_norm": gradient_norm.item(),
                     "learning_rate": learning_rate,
-                    "characters_per_second": real.sum().item() / (time.perf_counter() - started),
+                    "characters_per_second": num_targets.item() / (time.perf_counter() - started),
                 }
             if evaluated:
                 held_out_loss, held_out_accuracy = evaluate(model, held_out, device)
@@ -196,12 +218,12 @@ def train(args: Namespace) -> None:
                 )
             if step % sample_every == 0:
                 write_samples()
-            if evaluated or stop.signal_number:
+            if evaluated or stopping:
                 save()
             progress.update()
-            if stop.signal_number:
+            if stopping:
                 message = f"stopped at step {step:,}; go on with: {run.resume_command()}"
-                raise CommandError(message, 128 + stop.signal_number)
+                raise CommandError(message, 128 + (stop.signal_number or signal.SIGTERM))
 
         if not (samples and samples[-1]["step"] == step):
             write_samples()
@@ -216,6 +238,8 @@ def train(args: Namespace) -> None:
                 "seconds": round(seconds, 2),
             }
         )
+        if rank() > 0:
+            return
         from common.figure import draw_curves  # matplotlib takes a second to import, needed only here
 
         draw_curves(run.read_metrics(), "held_out", run.path / "curves")
@@ -240,6 +264,7 @@ def evaluate(model: TextGenerationModel, batches: list[Batch], device: torch.dev
         correct += (logits.argmax(dim=-1) == targets).sum().item()
         count += (targets >= 0).sum().item()
     model.train()
+    loss, correct, count = total(torch.tensor([loss, correct, count], dtype=torch.float64)).tolist()
     return loss / count, correct / count
 
 

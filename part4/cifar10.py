@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from common.data import data_path, find_data
+from common.distributed import num_processes, share
 from common.errors import CommandError
 from common.machine import ROOT, seeded_generator, short_path
 from common.run_folder import write_atomically
@@ -113,11 +114,13 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         pixels: (B, 3, H, W) of any type, on any device.
-        generator: on the CPU, so that every device sees the same images.
+        generator: on the CPU, so that every device sees the same images. Of several processes, which hold equal shares of a
+            batch, each draws for the whole batch.
     """
     B, _, H, W = pixels.shape
-    dy, dx = torch.randint(2 * PADDING + 1, (2, B, 1), generator=generator)
-    mirrored = torch.rand(B, 1, generator=generator) < 0.5
+    dy, dx = torch.randint(2 * PADDING + 1, (2, B * num_processes(), 1), generator=generator)
+    mirrored = torch.rand(B * num_processes(), 1, generator=generator) < 0.5
+    dy, dx, mirrored = share(dy), share(dx), share(mirrored)
     y, x = dy + torch.arange(H), dx + torch.where(mirrored, torch.arange(W).flip(0), torch.arange(W))  # (B, H), (B, W)
     y, x, b = (index.to(pixels.device) for index in (y, x, torch.arange(B)))
     padded = F.pad(pixels, (PADDING,) * 4)

@@ -7,9 +7,13 @@ SGD with momentum 0.9 and weight decay 5e-4. The learning rate is divided by 10 
 of the handout's 150 epochs, after 90 and 135. Training images are shifted and mirrored at random. After every epoch the network
 is validated, and the weights with the highest accuracy there are kept in best.pt; in the end they are tested. What a step draws
 depends on the seed and the step alone, so a run can be resumed anywhere. `part4/robustness.py` tests on corrupted images.
+
+Several processes train together where torchrun starts them (`common/distributed.py`). They take the same steps as one, save for
+dropout, whose masks differ, and batch normalisation on CPUs, which has statistics of each process's share (on GPUs, of all).
 """
 
 import math
+import signal
 import sys
 import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentTypeError, Namespace
@@ -23,6 +27,15 @@ from tqdm import tqdm
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.distributed import (
+    first_goes_first,
+    num_processes,
+    process_group,
+    rank,
+    share,
+    total,
+    total_gradients,
+)
 from common.errors import (
     ArgumentParser,
     CommandError,
@@ -33,7 +46,7 @@ from common.errors import (
     run_command,
 )
 from common.machine import get_device, seeded_generator
-from common.run_folder import RunFolder, load_checkpoint
+from common.run_folder import RunFolder
 from part4.cifar10 import DATASETS, Images, augment, load_images, normalise, to_unit
 from part4.networks import ARCHITECTURES, STEMS, get_model
 
@@ -52,18 +65,23 @@ COLUMNS = (
 
 
 def main() -> None:
-    train(parse_arguments())
+    args = parse_arguments()
+    with process_group(args.batch_size, least=2):  # of one image there are no statistics
+        train(args)
 
 
 def train(args: Namespace) -> None:
     device = get_device(args.device)
-    data = load_images(args.dataset, args.data_dir, args.num_train)
+    with first_goes_first():
+        data = load_images(args.dataset, args.data_dir, args.num_train)
     mean, std = data.mean.to(device), data.std.to(device)
     batches = TrainingBatches(data.train.to(device), args.batch_size, args.seed)
     train_steps = args.epochs * batches.steps_per_epoch
 
     torch.manual_seed(args.seed)  # the weights
     model = get_model(args.model_name, stem=args.stem).to(device, memory_format=torch.channels_last)
+    if num_processes() > 1 and device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # there is none for CPUs
     fused = torch.__version__ >= "2.4"  # one pass over VGG's 129 million weights instead of three; before 2.4 not on the CPU
     optimizer = torch.optim.SGD(model.parameters(), lr=args.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=fused)
     step, seconds, highest_accuracy, best_epoch = 0, 0.0, -1.0, 0
@@ -89,25 +107,27 @@ def train(args: Namespace) -> None:
         )
 
     began = time.perf_counter() - seconds
-    progress = tqdm(total=train_steps, initial=step, desc=args.model_name, unit="step", disable=None, leave=False)
+    progress = tqdm(total=train_steps, initial=step, desc=args.model_name, unit="step", disable=rank() > 0 or None, leave=False)
     with run, progress, StopRequest() as stop:
         while step < train_steps:
             started = time.perf_counter()
             learning_rate = args.lr * schedule(step, train_steps)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
-            pixels, labels = batches.batch(step)
+            pixels, labels = batches.batch(step)  # of several processes, this one's share
             pixels = augment(pixels, seeded_generator(args.seed, f"augmentation {step}"))
             images = normalise(to_unit(pixels), mean, std)  # (B, 3, 32, 32)
-            torch.manual_seed(seeded_generator(args.seed, f"dropout {step}").initial_seed())
+            masks = f"dropout {step}" if rank() == 0 else f"dropout {step}, process {rank()}"
+            torch.manual_seed(seeded_generator(args.seed, masks).initial_seed())
             step += 1
 
             model.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
                 logits = model(images)  # (B, K)
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum") / args.batch_size
             optimizer.zero_grad()
             loss.backward()
+            loss, stopping = total_gradients(model, loss, stop.signal_number)
             if not math.isfinite(loss.item()):
                 raise run.diverged(step, f"the loss is {loss.item():g}")
             optimizer.step()
@@ -116,9 +136,9 @@ def train(args: Namespace) -> None:
             if end_of_epoch or step % args.print_every == 0:
                 values = {
                     "loss": loss.item(),
-                    "accuracy": (logits.argmax(dim=1) == labels).double().mean().item(),
+                    "accuracy": total((logits.argmax(dim=1) == labels).sum()).item() / args.batch_size,
                     "learning_rate": learning_rate,
-                    "examples_per_second": len(labels) / (time.perf_counter() - started),
+                    "examples_per_second": args.batch_size / (time.perf_counter() - started),
                 }
                 progress.set_postfix({name: f"{values[name]:.3f}" for name in ("loss", "accuracy")})
             if end_of_epoch:
@@ -132,14 +152,14 @@ def train(args: Namespace) -> None:
             seconds = time.perf_counter() - began
             if end_of_epoch or step % args.print_every == 0:
                 run.log(step, **values, seconds=round(seconds, 3))
-            if end_of_epoch or stop.signal_number:
+            if end_of_epoch or stopping:
                 save()
             progress.update()
-            if stop.signal_number:
+            if stopping:
                 message = f"stopped at step {step:,}; go on with: {run.resume_command()}"
-                raise CommandError(message, 128 + stop.signal_number)
+                raise CommandError(message, 128 + (stop.signal_number or signal.SIGTERM))
 
-        model.load_state_dict(load_checkpoint(run.path / "best.pt")["model"])
+        model.load_state_dict(run.load_best()["model"])
         test_loss, test_accuracy = evaluate(model, data.test, mean, std)
         result = {
             "images": data.name,
@@ -153,6 +173,8 @@ def train(args: Namespace) -> None:
             "seconds": round(seconds, 2),
         }
         run.write_result(result)
+        if rank() > 0:
+            return
         from common.figure import draw_curves  # matplotlib takes a second to import, needed only here
 
         draw_curves(run.read_metrics(), "validation", run.path / "curves")
@@ -164,11 +186,13 @@ def evaluate(model: nn.Module, images: Images, mean: Tensor, std: Tensor) -> tup
     """Return mean cross-entropy in nats and accuracy, in float32 whatever was trained in."""
     model.eval()
     loss, correct = 0.0, 0
-    for pixels, labels in zip(images.pixels.split(EVALUATION_BATCH), images.labels.split(EVALUATION_BATCH)):
+    own = Images(*map(share, images))
+    for pixels, labels in zip(own.pixels.split(EVALUATION_BATCH), own.labels.split(EVALUATION_BATCH)):
         x = normalise(to_unit(pixels.to(mean.device)), mean, std).contiguous(memory_format=torch.channels_last)
         logits, labels = model(x), labels.to(mean.device)
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         correct += (logits.argmax(dim=1) == labels).sum().item()
+    loss, correct = total(torch.tensor([loss, correct], dtype=torch.float64)).tolist()
     return loss / len(images.labels), correct / len(images.labels)
 
 
@@ -191,7 +215,7 @@ class TrainingBatches:
         if epoch != self._epoch:
             order = torch.randperm(len(self.images.labels), generator=seeded_generator(self.seed, f"epoch {epoch}"))
             self._epoch, self._order = epoch, order.to(self.images.labels.device)
-        return self.images.take(self._order[number * self.batch_size : (number + 1) * self.batch_size])
+        return self.images.take(share(self._order[number * self.batch_size : (number + 1) * self.batch_size]))
 
 
 def schedule(step: int, train_steps: int) -> float:
