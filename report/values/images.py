@@ -6,7 +6,6 @@ from pathlib import Path
 from statistics import mean
 
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
-from part4.networks import ARCHITECTURES
 from part4.robustness import LABELS, REFERENCE
 from report.values.format import fixed, percent, tabular, thousands
 
@@ -154,10 +153,10 @@ def of_benchmark(rows: list[dict]) -> dict[str, str]:
         batch, one = (f"{function}, {size} x 16 x 32 x 32" for size in (128, 1))
         found[f"speed-{key}"] = fixed(value[batch, "ours"] / value[batch, "PyTorch"], 1)
         found[f"speed-{key}-loops"] = thousands(value[one, "ours, as the equation reads"] / value[one, "ours"])
-    for model in ARCHITECTURES:
-        step = f"{model}, step of 128 images"
-        for key, variant in (("float32", "ours, float32"), ("bf16", "ours, bf16")):
-            found[f"speed-{short(model)}-{key}"] = fixed(value[step, variant] / value[step, "as in torchvision"], 2)
+    for (benchmark, variant), time in value.items():
+        if benchmark.endswith("step of 128 images") and variant.startswith("ours, "):
+            model, precision = benchmark.split(",")[0], variant.removeprefix("ours, ")
+            found[f"speed-{short(model)}-{precision}"] = fixed(time / value[benchmark, "as in torchvision"], 2)
     return found
 
 
