@@ -49,7 +49,7 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part4/study_numpy.py --draw_only
 	$(PY) part4/robustness.py --draw_only
 
-report: .venv/core            ## report/main.pdf; needs TeX Live
+report: figures               ## report/main.pdf from report/results/; needs TeX Live
 	$(PY) report/build.py
 	cd report && latexmk -pdf -interaction=nonstopmode -halt-on-error main.tex
 
@@ -58,7 +58,6 @@ bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part2.py
 	$(PY) benchmarks/part3.py
 	$(PY) benchmarks/part4.py
-	$(PY) benchmarks/scaling.py
 
 clean:
 	rm -rf .venv

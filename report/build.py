@@ -1,12 +1,10 @@
 """Write report/numbers.tex and report/tables/*.tex from report/results/.
 
-Last comes report/sources.tex: a checksum of all that main.pdf is made of. The PDF holds it as its keyword, so that a test sees
-whether the PDF is current.
-
     python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
     python report/build.py --check    write nothing, and exit with 1 where a file would change
 
-Every module in report/values/ gives the numbers and the tables of one section.
+Every module in report/values/ gives the numbers and the tables of one section. Last comes report/sources.tex: a checksum of all
+that main.pdf is made of. The PDF holds it, so that a test sees whether the PDF is current.
 """
 
 import hashlib
@@ -66,7 +64,7 @@ def built_files() -> dict[str, str]:
     files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(
         f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)
     )
-    files["sources.tex"] = f"\\hypersetup{{pdfkeywords={{{checksum(files)}}}}}\n"
+    files["sources.tex"] = f"\\pdfinfo{{/Sources ({checksum(files)})}}\n"
     return files
 
 

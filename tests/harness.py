@@ -41,11 +41,7 @@ def assert_same_run(folder, reference):
 
 def bits(value):
     if isinstance(value, torch.Tensor):
-        return (
-            str(value.dtype),
-            tuple(value.shape),
-            value.contiguous().view(torch.uint8).numpy().tobytes() if value.dim() else value.item(),
-        )
+        return str(value.dtype), tuple(value.shape), value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
         return {key: bits(item) for key, item in value.items()}
     return [bits(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -103,11 +99,20 @@ module, mode, folder, *words = sys.argv[1:]
 module = importlib.import_module(module)
 if mode == "random":
     random.seed(0)
+    started, timed = time.monotonic(), os.fork()
+    if not timed:
+        train(f"{folder}-timed", words, False)
+        os._exit(0)
+    while not os.path.exists(f"{folder}-timed/checkpoint.pt") and time.monotonic() < started + 60:
+        time.sleep(0.01)
+    to_checkpoint = time.monotonic() - started  # long on a busy machine
+    os.kill(timed, signal.SIGKILL)
+    os.waitpid(timed, 0)
     kills = 0  # those that found a checkpoint to resume from
     for _ in range(40):
         begun = os.path.exists(f"{folder}/checkpoint.pt")
-        kills += fork(random.uniform(0.05, 0.7), folder, words, os.path.isdir(folder)) and begun
-    fork(0, folder, words, True)
+        kills += fork(random.uniform(0.05, 0.4 + 2 * to_checkpoint), folder, words, os.path.isdir(folder)) and begun
+    fork(0, folder, words, os.path.isdir(folder))
 else:
     kills = 0
     while fork(0, f"{folder}/{kills + 1}", words, False, kills + 1):

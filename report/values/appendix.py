@@ -25,6 +25,7 @@ CONSTANTS = {
     "part4/numpy_network.py": "FILTER PADDING WINDOW",
     "part4/cifar10.py": "PADDING VALIDATION_SHARE",
     "part4/corruptions.py": "NOISE_STD BLUR_SIGMA BLUR_KERNEL CONTRAST_FACTOR JPEG_QUALITY",
+    "part4/study_numpy.py": "SETTINGS SEEDS",
     "part4/robustness.py": "EPOCHS PRECISION SEED",
 }
 

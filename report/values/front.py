@@ -14,6 +14,7 @@ def values(results):
     molecules = results("part3_qm9")
     all_molecules = {row["model"]: row for row in molecules if row["num_train"] == max(r["num_train"] for r in molecules)}
     mlp, best = all_molecules["MLP"], all_molecules["deep GNN with rings"]
+    images = {row["model"]: fixed(100 * row["test_accuracy"], 1) for row in results("part4_training")}
     return {
         "front-rnn-length": str(mastered(lengths, "RNN")),
         "front-lstm-length": str(mastered(lengths, "LSTM")),
@@ -26,6 +27,8 @@ def values(results):
         "front-mlp": fixed(mlp["test_mae_mev"], 0),
         "front-mlp-renumbered": thousands(mlp["permuted_test_mae_mev"]),
         "front-gnn": fixed(best["test_mae_mev"], 1),
+        "front-vgg": images["vgg11"],
+        "front-vgg-bn": images["vgg11_bn"],
     }
 
 

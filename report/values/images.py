@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
-from common.errors import CommandError
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
 from part4.robustness import LABELS, REFERENCE
 from report.values.format import fixed, percent, tabular, thousands
@@ -31,14 +30,14 @@ FUNCTIONS = {  # of benchmark_part4
 
 def values(results: Callable) -> dict[str, str]:
     """Every accuracy, CE and RCE has a key; returned are the numbers that the section uses."""
-    training, curves, robustness, errors = (rows_of(results, f"part4_{name}") for name in RESULTS)
+    training, curves, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     parts = (
         of_training(training),
         of_curves(curves),
         of_robustness(robustness),
         of_errors(errors, robustness),
-        of_numpy(rows_of(results, "part4_numpy")),
-        of_benchmark(rows_of(results, "benchmark_part4")),
+        of_numpy(results("part4_numpy")),
+        of_benchmark(results("benchmark_part4")),
     )
     text = re.sub(r"(?<!\\)%.*", "", SECTION.read_text(encoding="utf-8"))
     used = set(re.findall(r"\\val\{images-([^}]*)\}", text))
@@ -46,26 +45,14 @@ def values(results: Callable) -> dict[str, str]:
 
 
 def tables(results: Callable) -> dict[str, str]:
-    training, _, robustness, errors = (rows_of(results, f"part4_{name}") for name in RESULTS)
-    if not (training and robustness and errors):
-        return {}
+    training, _, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     return {
         "images-resnet18": severity_table(robustness),
         "images-corruption-errors": error_table(errors, training),
     }
 
 
-def rows_of(results: Callable, name: str) -> list[dict]:
-    """Return the rows, or none where the experiment has not been run: TeX then says which number it misses."""
-    try:
-        return results(name)
-    except CommandError:
-        return []
-
-
 def of_training(rows: list[dict]) -> dict[str, str]:
-    if not rows:
-        return {}
     found = {
         "epochs": str(rows[0]["epochs"]),
         "num-train": thousands(rows[0]["num_train"]),
@@ -95,8 +82,6 @@ def of_curves(rows: list[dict]) -> dict[str, str]:
 
 
 def of_robustness(rows: list[dict]) -> dict[str, str]:
-    if not rows:
-        return {}
     accuracy = accuracies(rows)
     found = {"standard-error": fixed(100 * max((a * (1 - a) / NUM_TEST) ** 0.5 for a in accuracy.values()), 1)}
     for model in dict.fromkeys(row["model"] for row in rows):
@@ -114,47 +99,50 @@ def of_robustness(rows: list[dict]) -> dict[str, str]:
 def of_errors(rows: list[dict], robustness: list[dict]) -> dict[str, str]:
     """CE and RCE, and beside RCE the reading that subtracts the clean error once."""
     found, once = {}, {}
-    if robustness:
-        error = {key: 1 - a for key, a in accuracies(robustness).items()}
-        total = lambda model, corruption: sum(error[model, corruption, severity] for severity in SEVERITIES)  # noqa: E731
-        for row in rows:
-            model, corruption = row["model"], row["corruption"]
-            if corruption != "mean":
-                added, reference = (total(name, corruption) - error[name, "clean", 0] for name in (model, REFERENCE))
-                once[model, corruption] = added / reference
+    error = {key: 1 - a for key, a in accuracies(robustness).items()}
+
+    def total(model: str, corruption: str) -> float:
+        return sum(error[model, corruption, severity] for severity in SEVERITIES)
+
+    for row in rows:
+        model, corruption = row["model"], row["corruption"]
+        if corruption != "mean":
+            added, reference = (total(name, corruption) - error[name, "clean", 0] for name in (model, REFERENCE))
+            once[model, corruption] = added / reference
     for row in rows:
         key = f"{short(row['model'])}-{KEYS.get(row['corruption'], 'mean')}"
         found |= {f"{key}-ce": fixed(row["CE"], 2), f"{key}-rce": fixed(row["RCE"], 2)}
         if (row["model"], row["corruption"]) in once:
             found[f"{key}-rce-once"] = fixed(once[row["model"], row["corruption"]], 2)
-    if once:
-        gaps = {
-            (row["model"], row["corruption"]): row["RCE"] - once[row["model"], row["corruption"]]
-            for row in rows
-            if row["corruption"] != "mean"
-        }
-        model, corruption = max(gaps, key=lambda pair: abs(gaps[pair]))
-        found |= {
-            "reading-gap": fixed(abs(gaps[model, corruption]), 2),
-            "reading-gap-where": f"{LABELS[model]}, {corruption}",
-            "reading-gap-rce": found[f"{short(model)}-{KEYS[corruption]}-rce"],
-            "reading-gap-once": found[f"{short(model)}-{KEYS[corruption]}-rce-once"],
-        }
+    gaps = {
+        (row["model"], row["corruption"]): row["RCE"] - once[row["model"], row["corruption"]]
+        for row in rows
+        if row["corruption"] != "mean"
+    }
+    model, corruption = max(gaps, key=lambda pair: abs(gaps[pair]))
+    found |= {
+        "reading-gap": fixed(abs(gaps[model, corruption]), 2),
+        "reading-gap-where": f"{LABELS[model]}, {corruption}",
+        "reading-gap-rce": found[f"{short(model)}-{KEYS[corruption]}-rce"],
+        "reading-gap-once": found[f"{short(model)}-{KEYS[corruption]}-rce-once"],
+    }
     for name in ("CE", "RCE"):
         means = {row["model"]: row[name] for row in rows if row["corruption"] == "mean"}
-        if means:
-            found[f"{name.lower()}-order"] = in_order(means)
+        found[f"{name.lower()}-order"] = in_order(means)
     return found
 
 
 def of_numpy(rows: list[dict]) -> dict[str, str]:
-    if not rows:
-        return {}
-    row = rows[0]
-    return {
-        "numpy-accuracy": percent(row["test_accuracy"], 1),
-        "numpy-linear-accuracy": percent(row["linear_test_accuracy"], 1),
-    }
+    """Mean over the seeds, and their range."""
+    seeds = [row for row in rows if row["epoch"] == 1]  # the tested accuracy stands in each row of a seed
+    found = {}
+    for key, column in (("numpy", "test_accuracy"), ("linear", "linear_test_accuracy")):
+        tested = [row[column] for row in seeds]
+        found |= {
+            f"{key}-accuracy": percent(mean(tested), 1),
+            f"{key}-range": f"{fixed(100 * min(tested), 1)} to {fixed(100 * max(tested), 1)}",
+        }
+    return found
 
 
 def of_benchmark(rows: list[dict]) -> dict[str, str]:
@@ -163,15 +151,12 @@ def of_benchmark(rows: list[dict]) -> dict[str, str]:
     found = {}
     for key, function in FUNCTIONS.items():
         batch, one = (f"{function}, {size} x 16 x 32 x 32" for size in (128, 1))
-        if (batch, "ours") in value:
-            found[f"speed-{key}"] = fixed(value[batch, "ours"] / value[batch, "PyTorch"], 1)
-        if (one, "ours, as the equation reads") in value:
-            found[f"speed-{key}-loops"] = thousands(value[one, "ours, as the equation reads"] / value[one, "ours"])
-    for model in LABELS:
-        step = f"{model}, step of 128 images"
-        if (step, "ours, bf16") in value:
-            for key, variant in (("float32", "ours, float32"), ("bf16", "ours, bf16")):
-                found[f"speed-{short(model)}-{key}"] = fixed(value[step, variant] / value[step, "as in torchvision"], 2)
+        found[f"speed-{key}"] = fixed(value[batch, "ours"] / value[batch, "PyTorch"], 1)
+        found[f"speed-{key}-loops"] = thousands(value[one, "ours, as the equation reads"] / value[one, "ours"])
+    for (benchmark, variant), time in value.items():
+        if benchmark.endswith("step of 128 images") and variant.startswith("ours, "):
+            model, precision = benchmark.split(",")[0], variant.removeprefix("ours, ")
+            found[f"speed-{short(model)}-{precision}"] = fixed(time / value[benchmark, "as in torchvision"], 2)
     return found
 
 

@@ -97,6 +97,7 @@ def two_begun(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(one, two):
     assert_same_curves(two, one)
     assert len(list(two.glob("events.*"))) == 1
@@ -106,18 +107,21 @@ def test_two_processes_have_the_loss_curve_of_one(one, two):
     assert [h.shape for h, _ in states[0]] == [h.shape for h, _ in states[1]] == 2 * [(8, 16)]  # of the whole batch
 
 
+@pytest.mark.slow
 def test_two_processes_resume_to_the_same_bits(two, two_begun, tmp_path):
     shutil.copytree(two_begun, tmp_path / "run")
     train(2, "part2/train.py", *BOOK, "--run_dir", tmp_path / "run", "--resume")
     assert_same_run(tmp_path / "run", two)
 
 
+@pytest.mark.slow
 def test_what_two_processes_began_one_ends(one, two_begun, tmp_path):
     shutil.copytree(two_begun, tmp_path / "run")
     train(1, "part2/train.py", *BOOK, "--train_steps", "60", "--run_dir", tmp_path / "run", "--resume")
     assert_same_curves(tmp_path / "run", one)
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_end(one, tmp_path):
     train(1, "part2/train.py", *BOOK, "--train_steps", "20", "--run_dir", tmp_path)
     train(2, "part2/train.py", *BOOK, "--train_steps", "60", "--run_dir", tmp_path, "--resume")
@@ -152,6 +156,7 @@ def under_fire(folder, words, kills, seed):
     assert len(killed) == kills == len(re.findall(r"exitcode: -9", error)), error
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_a_random_moment_is_replaced(two, tmp_path):
     under_fire(tmp_path / "run", BOOK, kills=1, seed=time.time_ns())
     assert_same_run(tmp_path / "run", two)
@@ -187,6 +192,7 @@ def test_a_process_killed_on_another_machine_is_replaced(two, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["poems", pytest.param("windows", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_poems_and_windows_too(tmp_path, kind):
     """Poems have unequal lengths, and an epoch's last batch has fewer."""
     words = POEMS if kind == "poems" else [*WINDOWS, "--train_steps", "60", "--schedule", "cosine", "--max_norm", "0.5"]
@@ -211,6 +217,7 @@ def test_bf16_resumes_to_the_same_bits(tmp_path):
         pytest.param("normalised", "halves", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_images(tmp_path, network, in_one):
     """On CPUs two processes normalise each half of a batch by itself; all else is the same."""
     train(1, NETWORK, in_one, *IMAGES, "--run_dir", tmp_path / "1")
@@ -264,6 +271,7 @@ def test_stopped_by_ctrl_c_then_resumed(tmp_path):
 
 
 @pytest.mark.parametrize("restarts", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_an_error_is_one_line(two, restarts):
     done = train_two("part2/train.py", *BOOK, "--run_dir", two, restarts=restarts)
     assert error_lines(done) == [

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import part4.cifar10
 import part4.train
 from common.errors import CommandError, run_command
 from common.run_folder import read_metrics
@@ -25,6 +26,7 @@ from tests.harness import (
     tensorboard_losses,
     train_under_fire,
 )
+from tests.part4.few_images import FEW
 from tests.part4.test_cifar10 import NEEDS_COPIES
 
 SMALL = ["--dataset", "synthetic", "--num_train", "260", "--batch_size", "32", "--epochs", "3", "--print_every", "4"]
@@ -172,10 +174,14 @@ def test_killed_at_every_write(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18", "densenet121"])
-def test_killed_at_random_moments(tmp_path, model):
+def test_killed_at_random_moments(tmp_path, model, monkeypatch):
     words = ["--model_name", model, "--dataset", "synthetic", "--num_train", "64", "--batch_size", "16", "--epochs", "4"]
-    assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
-    train_under_fire("part4.train", "random", tmp_path / "killed", *words)
+    assert train_under_fire("tests.part4.few_images", "random", tmp_path / "killed", *words) > 0
+    monkeypatch.setattr(part4.cifar10, "NUM_SYNTHETIC", FEW)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the killed ones
+    in_process([*words, "--run_dir", tmp_path / "whole"], monkeypatch)
+    torch.set_num_threads(threads)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 

@@ -412,6 +412,12 @@ def written(pixels, quality):
     return Image.open(io.BytesIO(buffer.getvalue()))
 
 
+def test_steps_of_quality_50_are_twice_those_of_75():
+    tables = [written(np.zeros((8, 8, 3), np.uint8), quality).quantization[0] for quality in (75, 50)]
+    fine, coarse = map(np.array, tables)
+    assert np.abs(coarse - 2 * fine).max() <= 1 and (coarse == 2 * fine).mean() > 0.4
+
+
 def test_steps_of_jpeg():
     """q = floor((T S + 50) / 100), S = 5000 / Q below 50, else 200 - 2 Q: the first row, from 3 to 12 and from 80 to 255."""
     image = np.zeros((8, 8, 3), np.uint8)
