@@ -14,23 +14,11 @@ from part1.dataset import draw_palindromes
 from part1.lstm import LSTM, to_torch_order
 from part1.optimizers import OPTIMIZERS
 from part1.vanilla_rnn import VanillaRNN, random_orthogonal
+from tests.report.numerics import assert_equal, numbers
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 ETA = 0.01
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def assert_equal(ours, theirs, tolerance=1e-10):
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
 def test_only_the_first_digit_tells_the_last():

@@ -11,24 +11,12 @@ from part1 import lstm_numpy
 from part1.bptt import lstm_sequence
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
+from tests.report.numerics import assert_equal, numbers
+
+pytestmark = pytest.mark.usefixtures("float64")
 
 T, d, n, K = 6, 3, 5, 4
 diag, outer = torch.diag, torch.outer
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def assert_equal(ours, theirs, tolerance=1e-10):
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
-
-
-def numbers(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
 def product(matrices):
