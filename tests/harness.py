@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.errors import run_command
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork, POSIX signals and limits")
@@ -61,6 +63,18 @@ def one_line(done, exit_code=2):
     assert done.returncode == exit_code, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     return done.stderr
+
+
+def failure_of(main, script, words, monkeypatch, capsys, exit_code=2):
+    """The one line that a script leaves on stderr when it fails; in this process, for speed, as `run_command(main)` runs it."""
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == exit_code
+    return line
 
 
 # A process that has imported everything once and then forks itself again and again, so that many kills cost little. A child

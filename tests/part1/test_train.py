@@ -17,6 +17,7 @@ from tests.harness import (
     ROOT,
     assert_same_run,
     contents,
+    failure_of,
     one_line,
     run_script,
     tensorboard_losses,
@@ -177,17 +178,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    """In this process, for speed: `run_command(main)` is what the script calls."""
     import part1.train
-    from common.errors import run_command
 
-    monkeypatch.setattr(sys, "argv", ["part1/train.py", *words])
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as stop:
-        run_command(part1.train.main)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in failure_of(part1.train.main, "part1/train.py", words, monkeypatch, capsys)
 
 
 def test_a_run_is_not_overwritten(reference):

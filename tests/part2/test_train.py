@@ -21,6 +21,7 @@ from tests.harness import (
     ROOT,
     assert_same_run,
     contents,
+    failure_of,
     one_line,
     run_script,
     tensorboard_losses,
@@ -254,15 +255,8 @@ def test_a_run_is_resumed_with_its_own_text_only(reference, tmp_path):
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
     import part2.train
-    from common.errors import run_command
 
-    monkeypatch.setattr(sys, "argv", ["part2/train.py", *words])
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as stop:
-        run_command(part2.train.main)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in failure_of(part2.train.main, "part2/train.py", words, monkeypatch, capsys)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import part3.train
-from common.errors import CommandError, StopRequest, run_command
+from common.errors import CommandError, StopRequest
 from common.run_folder import read_metrics
 from part3.citation import LabelledGraph, load_graph
 from part3.gcn import GCN
@@ -23,6 +23,7 @@ from tests.harness import (
     ROOT,
     assert_same_run,
     contents,
+    failure_of,
     one_line,
     run_script,
     tensorboard_losses,
@@ -157,13 +158,7 @@ def test_divergence_stops_with_a_clear_line(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", ["part3/train.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        run_command(part3.train.main)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in failure_of(part3.train.main, "part3/train.py", words, monkeypatch, capsys)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_as_another(reference):

@@ -13,12 +13,12 @@ import common.experiment
 import part4.cifar10
 import part4.robustness as robustness
 import part4.train
-from common.errors import CommandError, run_command
+from common.errors import CommandError
 from part4.cifar10 import load_images, normalise, to_unit
 from part4.corruptions import CORRUPTIONS, SEVERITIES, gaussian_noise_transform, jpeg_transform
 from part4.networks import get_model
 from part4.robustness import corruption_error, corruption_errors, relative_corruption_error
-from tests.harness import ROOT, one_line, run_script
+from tests.harness import ROOT, failure_of, one_line, run_script
 
 SETTINGS = {"dataset": "synthetic", "num_train": 64, "batch_size": 32, "epochs": 2, "seed": 42}
 MODELS = ("debug", "resnet18")
@@ -178,12 +178,7 @@ def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["part4/robustness.py", *words])
-    with pytest.raises(SystemExit) as stop:
-        run_command(robustness.main)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in failure_of(robustness.main, "part4/robustness.py", words, monkeypatch, capsys)
 
 
 def test_as_a_script(runs):

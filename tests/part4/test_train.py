@@ -13,7 +13,7 @@ from torch import nn
 
 import part4.cifar10
 import part4.train
-from common.errors import CommandError, run_command
+from common.errors import CommandError
 from common.run_folder import read_metrics
 from part4.cifar10 import load_images
 from tests.harness import (
@@ -21,6 +21,7 @@ from tests.harness import (
     ROOT,
     assert_same_run,
     contents,
+    failure_of,
     one_line,
     run_script,
     tensorboard_losses,
@@ -212,13 +213,7 @@ def test_divergence_stops_with_a_clear_line(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["part4/train.py", "--dataset", "synthetic", *words])
-    monkeypatch.chdir(ROOT)
-    with pytest.raises(SystemExit) as stop:
-        run_command(part4.train.main)
-    assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in failure_of(part4.train.main, "part4/train.py", ["--dataset", "synthetic", *words], monkeypatch, capsys)
 
 
 def test_a_run_is_not_mixed_with_another(reference, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 import part3.qm9.train
-from common.errors import CommandError, run_command
+from common.errors import CommandError
 from common.run_folder import read_metrics
 from part3.qm9 import compare
 from part3.qm9.baselines import baseline_losses
@@ -35,6 +35,7 @@ from tests.harness import (
     ROOT,
     assert_same_run,
     contents,
+    failure_of,
     one_line,
     run_script,
     tensorboard_losses,
@@ -190,13 +191,7 @@ def train_here(words, monkeypatch):
 
 
 def fail_here(words, monkeypatch, capsys, exit_code=2):
-    """The one line that a failing `run_command(main)` leaves on stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        run_command(lambda: train_here(words, monkeypatch))
-    (line,) = capsys.readouterr().err.splitlines()
-    assert stop.value.code == exit_code
-    return line
+    return failure_of(part3.qm9.train.main, "part3/qm9/train.py", words, monkeypatch, capsys, exit_code)
 
 
 def test_unfit_resumptions_are_named(reference, tmp_path, monkeypatch, capsys):
