@@ -33,7 +33,7 @@ class VanillaRNN(nn.Module):
         ValueError: an unknown `init`.
     """
 
-    INITS = ("default", "orthogonal", "identity")
+    INITS = ("default", "orthogonal", "identity", "bistable")
 
     def __init__(
         self,
@@ -80,6 +80,8 @@ class VanillaRNN(nn.Module):
         * orthogonal: W_hh a random rotation, which keeps a signal's length where tanh is near linear. To stay there the state,
           a sum of T rotated inputs that grows with sqrt(T), gets W_hx / sqrt(T); b_h zero.
         * identity: W_hh = I, a state that copies itself (Le et al. 2015, who pair it with ReLU); b_h zero.
+        * bistable: W_hh = 2 I, b_h zero. Each unit h = tanh(2 h + input) has two stable states, +-0.957, and no input below
+          0.53 takes it from one to the other: it keeps the sign that the first inputs gave it (latching, Bengio et al. 1994).
         """
         if init not in self.INITS:
             raise ValueError(f"VanillaRNN knows the initialisations {', '.join(self.INITS)}, not {init}")
@@ -89,8 +91,8 @@ class VanillaRNN(nn.Module):
         if init == "orthogonal":
             self.W_hh.copy_(random_orthogonal(n, generator))
             self.W_hx /= seq_length**0.5
-        if init == "identity":
-            self.W_hh.copy_(torch.eye(n))
+        if init in ("identity", "bistable"):
+            self.W_hh.copy_(torch.eye(n) * (2 if init == "bistable" else 1))
         if init != "default":
             self.b_h.zero_()
 

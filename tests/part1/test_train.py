@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         (["--num_classes", "5"], "at least 10 classes"),
         (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
         (["--model_type", "GRU"], "argument --model_type: invalid choice: 'GRU'"),
-        (["--init", "chrono"], "RNN knows default, orthogonal, identity, not chrono"),
+        (["--init", "chrono"], "RNN knows default, orthogonal, identity, bistable, not chrono"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         (["--run_dir", "LICENSE/run"], "Not a directory: LICENSE/run"),
