@@ -8,10 +8,14 @@ ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-all lint experiments figures report bench clean
+.PHONY: demo kernel test test-all lint experiments figures report bench clean
 
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
+
+kernel: .venv/core            ## compile the LSTM's fast path; needs a C++ compiler
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[kernel]"
+	$(PY) part1/lstm_kernel.py
 
 test: .venv/test              ## the fast tests
 	$(PYTEST) -m "not slow"

@@ -6,15 +6,18 @@ The part of a recurrence that depends on the input alone, z(t) = W_x x(t) + b, i
 left to the caller. What stays here is the part that cannot run in parallel, the loop over time, twice:
 
 * `rnn_loop`, `lstm_loop`: the equations as they stand, differentiated by autograd one operation at a time.
-* `rnn_sequence`, `lstm_sequence`: the same functions, which the models call, with the backward pass written out.
+* `rnn_sequence`, `lstm_sequence`: the same functions, which the models call, with the backward pass written out. On a CPU the
+  second runs compiled, where `lstm_kernel.py` was.
 
-The tests hold the two equal to 1e-10 in float64. In the backward passes d_a[t] stands for dL/da(t) along every path from a(t)
+The tests hold them equal to 1e-10 in float64. In the backward passes d_a[t] stands for dL/da(t) along every path from a(t)
 to the loss L, and * for the element-wise product.
 """
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from part1 import lstm_kernel
 
 
 def rnn_loop(z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
@@ -59,14 +62,17 @@ def rnn_sequence(z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
     return _RNNSequence.apply(z, h_0, W_hh)
 
 
-def lstm_sequence(z: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_sequence(
+    z: Tensor, h_0: Tensor | None, c_0: Tensor | None, W_h: Tensor, overwrite_z: bool = False
+) -> tuple[Tensor, Tensor]:
     """Run equations 4-9 over a whole sequence.
 
     Args:
         z: (T, B, 4n) with T >= 1, the input's part of the gates g, i, f, o, in this order, of every step.
-        h_0: (B, n) hidden state before the first step.
-        c_0: (B, n) cell state before the first step.
+        h_0: (B, n) hidden state before the first step; None for zeros, which saves a product.
+        c_0: (B, n) cell state before the first step; None for zeros.
         W_h: (4n, n) recurrent weights W_gh, W_ih, W_fh, W_oh, stacked.
+        overwrite_z: let the gates take z's memory; z must then be the result of an operation that nobody else looks at.
 
         With z, h_0 and W_h in bfloat16, c_0 may be float32; the cell states, which add up many small terms, then are too.
 
@@ -77,7 +83,11 @@ def lstm_sequence(z: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor) -> tuple[Ten
         ValueError: the shapes do not fit each other.
     """
     _check_shapes(z, W_h, 4, h_0=h_0, c_0=c_0)
-    return _LSTMSequence.apply(z, h_0, c_0, W_h)
+    zero_h_0, zeros = h_0 is None, z.new_zeros(z.shape[1], W_h.shape[1])
+    h_0, c_0 = zeros if h_0 is None else h_0, zeros if c_0 is None else c_0
+    gates = z if overwrite_z and z.is_contiguous() else z.clone(memory_format=torch.contiguous_format)
+    Sequence = lstm_kernel.LSTMSequence if lstm_kernel.fits(z, c_0) else _LSTMSequence
+    return Sequence.apply(gates, h_0, c_0, W_h, zero_h_0)
 
 
 class _RNNSequence(torch.autograd.Function):
@@ -114,26 +124,25 @@ class _RNNSequence(torch.autograd.Function):
 
 
 class _LSTMSequence(torch.autograd.Function):
-    """Saves seven hidden-sized tensors a step: the four gates, c(t), tanh c(t) and h(t)."""
+    """Saves seven hidden-sized tensors a step: the four gates, c(t), tanh c(t) and h(t). The gates replace z in its memory."""
 
     @staticmethod
-    def forward(ctx, z, h_0, c_0, W_h):
-        T, B, n = z.shape[0], *h_0.shape
-        gates = z.new_empty(T, B, 4 * n)
+    def forward(ctx, gates, h_0, c_0, W_h, zero_h_0):
+        T, B, n = gates.shape[0], *h_0.shape
         g, i, f, o = gates.chunk(4, dim=-1)  # (T, B, n) each
         h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)  # h[t] is h(t), c[t] is c(t); index 0 the initial states
-        tanh_c = z.new_empty(T, B, n)
+        tanh_c = gates.new_empty(T, B, n)
         h[0], c[0] = h_0, c_0
-        for t, (z_t, gates_t, g_t, i_t, f_t, o_t, ifo_t, tanh_c_t) in enumerate(
-            zip(z, gates, g, i, f, o, gates[..., n:], tanh_c)
-        ):
-            torch.addmm(z_t, h[t], W_h.t(), out=gates_t)
+        for t, (a_t, g_t, i_t, f_t, o_t, ifo_t, tanh_c_t) in enumerate(zip(gates, g, i, f, o, gates[..., n:], tanh_c)):
+            if t >= zero_h_0:
+                a_t.addmm_(h[t], W_h.t())
             g_t.tanh_()  # (4)
             ifo_t.sigmoid_()  # (5), (6), (7)
             torch.mul(g_t, i_t, out=c[t + 1]).addcmul_(c[t], f_t)  # (8)
             torch.tanh(c[t + 1], out=tanh_c_t)
             torch.mul(tanh_c_t, o_t, out=h[t + 1])  # (9)
         ctx.save_for_backward(gates, c, tanh_c, h, W_h)
+        ctx.zero_h_0 = zero_h_0
         return h[1:], c[T].clone()
 
     @staticmethod
@@ -152,7 +161,7 @@ class _LSTMSequence(torch.autograd.Function):
         The factors that do not depend on the loss are computed for all steps before the loop, in the memory of d_a.
         """
         gates, c, tanh_c, h, W_h = ctx.saved_tensors
-        n = W_h.shape[1]
+        n, first = W_h.shape[1], int(ctx.zero_h_0)
         g, i, f, o = gates.chunk(4, dim=-1)
         d_a = torch.empty_like(gates)
         d_a_g, d_a_i, d_a_f, d_a_o = d_a.chunk(4, dim=-1)
@@ -169,9 +178,10 @@ class _LSTMSequence(torch.autograd.Function):
             d_a_gif[t].mul_(d_c.unsqueeze(1))
             d_a_o[t].mul_(d_h)
             d_c.mul_(f[t])
-            d_h = torch.addmm(grad_h[t - 1], d_a[t], W_h) if t else d_a[0] @ W_h
-        d_W_h = d_a.view(-1, 4 * n).t() @ h[:-1].view(-1, n)
-        return d_a, d_h, d_c, d_W_h
+            if t >= first:
+                d_h = torch.addmm(grad_h[t - 1], d_a[t], W_h) if t else d_a[0] @ W_h
+        d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:-1].view(-1, n)
+        return d_a, None if first else d_h, d_c, d_W_h, None
 
 
 # grad_input = grad * (1 - y^2) and grad * y * (1 - y), each in one pass over memory
@@ -179,12 +189,12 @@ _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
-def _check_shapes(z: Tensor, W: Tensor, gates: int, **states: Tensor) -> None:
+def _check_shapes(z: Tensor, W: Tensor, gates: int, **states: Tensor | None) -> None:
     if z.dim() != 3 or z.shape[0] < 1 or z.shape[2] % gates:
         raise ValueError(f"z must be (T, B, {gates}n) with T >= 1, not {tuple(z.shape)}")
     B, n = z.shape[1], z.shape[2] // gates
     if W.shape != (gates * n, n):
         raise ValueError(f"the recurrent weights must be {(gates * n, n)} for this z, not {tuple(W.shape)}")
     for name, state in states.items():
-        if state.shape != (B, n):
+        if state is not None and state.shape != (B, n):
             raise ValueError(f"{name} must be {(B, n)} for this z, not {tuple(state.shape)}")

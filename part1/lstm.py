@@ -73,11 +73,8 @@ class LSTM(nn.Module):
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default."""
-        z = self.input_part(x)
-        if state is None:
-            zeros = z.new_zeros(z.shape[1], self.W_h.shape[1])
-            state = zeros, zeros
-        return lstm_sequence(z, *state, self.W_h)  # (4) - (9)
+        h_0, c_0 = state or (None, None)
+        return lstm_sequence(self.input_part(x), h_0, c_0, self.W_h, overwrite_z=True)  # (4) - (9)
 
     def input_part(self, x: Tensor) -> Tensor:
         """Return W_x x(t) + b of every step, (T, B, 4n), in one product."""

@@ -62,10 +62,8 @@ class LSTM(nn.Module):
         """
         W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, self.W_h, self.b))
         z = torch.addmm(b, embeds.flatten(0, 1), W_x.t()).unflatten(0, embeds.shape[:2])  # (T, B, 4n): W_x x(t) + b
-        if state is None:
-            h_0 = z.new_zeros(z.shape[1], W_h.shape[1])
-            state = h_0, h_0.to(self.W_h.dtype)
-        h, c = lstm_sequence(z, *state, W_h)
+        h_0, c_0 = state or (None, z.new_zeros(z.shape[1], W_h.shape[1], dtype=self.W_h.dtype))
+        h, c = lstm_sequence(z, h_0, c_0, W_h, overwrite_z=True)
         return h, (h[-1], c)
 
     @torch.no_grad()

@@ -1,10 +1,35 @@
-"""The backward passes derived by hand, against autograd on the plain loops, finite differences and torch.nn."""
+"""The backward passes derived by hand, against autograd on the plain loops, finite differences and torch.nn.
+
+All of it twice: with the LSTM's steps as PyTorch's calls, and compiled.
+"""
 
 import pytest
 import torch
 from torch import nn
 
+from common.errors import CommandError
+from part1 import lstm_kernel
 from part1.bptt import lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """Compiled into a folder of the test's own, so that nothing else runs it that did not before."""
+    if not lstm_kernel.library().exists():
+        try:
+            lstm_kernel.build(tmp_path_factory.mktemp("kernel") / "lstm_cell.so")
+        except CommandError as error:
+            pytest.skip(str(error))
+    elif not lstm_kernel._load():
+        pytest.fail("the compiled kernel does not load")
+
+
+@pytest.fixture(autouse=True, params=["calls", "compiled"])
+def steps(request, monkeypatch):
+    if request.param == "compiled":
+        request.getfixturevalue("kernel")
+    monkeypatch.setattr(lstm_kernel, "_load", lambda: request.param == "compiled")
+    return request.param
 
 
 def rnn_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
@@ -94,6 +119,42 @@ def test_inputs_are_left_as_they_were():
     lstm_sequence(*arguments)[0].sum().backward()
     rnn_sequence(arguments[0][..., :3], arguments[1], arguments[3][:3]).sum().backward()
     torch.testing.assert_close([argument.detach() for argument in arguments], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 2, 3), (9, 3, 4)])
+def test_states_left_out_are_zeros(T, B, n):
+    z, _, _, W_h = lstm_arguments(T, B, n)
+    zeros = torch.zeros(B, n, dtype=torch.float64)
+    outputs, expected = lstm_sequence(z, None, None, W_h), lstm_loop(z, zeros, zeros, W_h)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), (z, W_h))
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), (z, W_h)), rtol=0, atol=1e-10)
+
+
+def test_overwriting_z_changes_nothing_but_z():
+    z, h_0, c_0, W_h = arguments = lstm_arguments(6, 3, 5)
+    part = 1 * z
+    outputs, expected = lstm_sequence(part, h_0, c_0, W_h, overwrite_z=True), lstm_loop(*arguments)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    assert not torch.equal(part, z)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n", "share"),
+    [*((torch.bfloat16, n, 0.02) for n in (5, 16, 33, 300)), *((torch.float32, n, 1e-5) for n in (130, 256))],
+)
+def test_lower_precision_errs_by_no_more_than_its_digits(dtype, n, share):
+    """States and gradients, each within a share of its largest number; with bfloat16 the cells are float32."""
+    arguments = lstm_arguments(7, 3, n)
+    rounded = [argument.detach().to(dtype).requires_grad_() for argument in arguments]
+    rounded[2] = arguments[2].detach().float().requires_grad_()
+    outputs, expected = lstm_sequence(*rounded), lstm_loop(*arguments)
+    assert [output.dtype for output in outputs] == [dtype, torch.float32]
+    gradients = torch.autograd.grad(random_loss([output.double() for output in outputs]), rounded)
+    for value, right in zip((*outputs, *gradients), (*expected, *torch.autograd.grad(random_loss(expected), arguments))):
+        assert (value.double() - right).abs().max() < share * right.abs().max()
 
 
 def test_backward_twice_gives_the_same():
