@@ -10,7 +10,7 @@ did not fall by 1 %. The accuracy reported in the end is that on 10,000 further 
 these rules have seen.
 
 With `curriculum` training begins with palindromes of which so few digits are read. Whenever 98 % of the last ten batches are
-right they get half as long again, up to `input_length`.
+right they get half as long again, up to `input_length`; the learning rate falls with the square root of the length.
 """
 
 import math
@@ -96,7 +96,7 @@ def train(args: Namespace) -> None:
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
     held_out = HeldOutPalindromes(args.input_length + 1, NUM_VALIDATION, NUM_TEST, seeded_generator(args.seed, "held out"))
     generator = seeded_generator(args.seed, "training")
-    length = min(args.curriculum or args.input_length, args.input_length) + 1  # of the training palindromes
+    first_length = length = min(args.curriculum or args.input_length, args.input_length) + 1  # of the training palindromes
     step, seconds, times_good, lowest_loss, lowest_step = 0, 0.0, 0, math.inf, 0
     last_accuracies: deque[float] = deque(maxlen=10)
 
@@ -152,6 +152,7 @@ def train(args: Namespace) -> None:
             accuracy = (logits.argmax(dim=1) == target).float().mean().item()
             if len(last_accuracies) == 10 and length <= args.input_length and mean(last_accuracies) >= CURRICULUM_ACCURACY:
                 length = min(int(length * CURRICULUM_GROWTH), args.input_length + 1)
+                optimizer.param_groups[0]["lr"] = args.learning_rate * (first_length / length) ** 0.5
                 last_accuracies.clear()
             last_accuracies.append(accuracy)
             elapsed = time.perf_counter() - started
