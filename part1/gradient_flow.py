@@ -56,21 +56,29 @@ def measure(num_parallel: int) -> list[dict[str, Any]]:
     run_jobs(jobs, num_parallel)
     rows = []
     for (family, name, T, seed), job in zip(plan, jobs):
-        checkpoint = load_checkpoint(job.run_dir / "checkpoint.pt")
-        settings = checkpoint["arguments"]
-        sizes = T, settings["input_dim"], settings["num_hidden"], settings["num_classes"], settings["batch_size"]
-        model = MODELS[name](*sizes, init=settings["init"], generator=seeded_generator(seed, "weights"))
-        model.double()  # what vanishes falls below float32
-        palindromes = draw_palindromes(NUM_PALINDROMES, T, seeded_generator(seed, "gradient flow"))
-        for moment in ("initial", "trained"):
-            if moment == "trained":
-                model.load_state_dict(checkpoint["model"])
-            norms = state_gradients(model, palindromes).norm(dim=2).mean(dim=1)  # (T-1,), mean over palindromes
+        for moment, norms in gradient_norms(job.run_dir, NUM_PALINDROMES).items():
             rows += [
                 {"family": family, "model": name, "T": T, "seed": seed, "moment": moment, "t": t, "norm": f"{norm:.5e}"}
                 for t, norm in enumerate(norms.tolist(), start=1)
             ]
     return rows
+
+
+def gradient_norms(run_dir: Path, num_palindromes: int) -> dict[str, Tensor]:
+    """Return |dL/dh(t)| of a finished run, before and after training, means over palindromes: (T-1,) each."""
+    checkpoint = load_checkpoint(run_dir / "checkpoint.pt")
+    settings = checkpoint["arguments"]
+    T, seed = settings["input_length"] + 1, settings["seed"]
+    sizes = T, settings["input_dim"], settings["num_hidden"], settings["num_classes"], settings["batch_size"]
+    model = MODELS[settings["model_type"]](*sizes, init=settings["init"], generator=seeded_generator(seed, "weights"))
+    model.double()  # what vanishes falls below float32
+    palindromes = draw_palindromes(num_palindromes, T, seeded_generator(seed, "gradient flow"))
+    norms = {}
+    for moment in ("initial", "trained"):
+        if moment == "trained":
+            model.load_state_dict(checkpoint["model"])
+        norms[moment] = state_gradients(model, palindromes).norm(dim=2).mean(dim=1)
+    return norms
 
 
 def state_gradients(model: VanillaRNN | LSTM, palindromes: Tensor) -> Tensor:
