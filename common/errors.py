@@ -101,7 +101,7 @@ def _thread_excepthook(args: threading.ExceptHookArgs) -> None:
 class StopRequest:
     """Within the `with` block Ctrl-C and SIGTERM only set `signal_number`; the loop stops itself between two steps.
 
-    A second Ctrl-C interrupts at once.
+    A second Ctrl-C interrupts at once; a second SIGTERM, which clusters send, does not.
     """
 
     def __enter__(self) -> "StopRequest":
@@ -114,6 +114,6 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.signal_number:
+        if self.signal_number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_number = number

@@ -13,6 +13,7 @@ part1_optimizer_paths.csv; the figures have the same names.
 
 import math
 import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -47,7 +48,7 @@ PATH_LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 9)]  # 1e-4 ... 100
 def main() -> None:
     args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
-        curves, grid = train_all(args.jobs)
+        curves, grid = train_all(args)
         write_results(CURVES, curves, seeds=SEEDS, settings=SETTINGS, mean_validation_loss=grid)
         write_results(PATHS, all_paths(), curvature=CURVATURE.tolist(), start=START)
     curves, paths = read_results(CURVES), read_results(PATHS)
@@ -63,7 +64,7 @@ def main() -> None:
     print(f"results and figures: {short_path(FIGURES)}/{CURVES}.pdf and {PATHS}.pdf, report/results/ likewise")
 
 
-def train_all(num_parallel: int) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+def train_all(args: Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Return the validation curves at each optimizer's best learning rate, and every learning rate's mean validation loss."""
     plan = [(name, lr, seed) for name, rates in LEARNING_RATES.items() for lr in rates for seed in SEEDS]
     jobs = [
@@ -74,7 +75,7 @@ def train_all(num_parallel: int) -> tuple[list[dict[str, Any]], dict[str, dict[s
         )
         for name, lr, seed in plan
     ]
-    run_jobs(jobs, num_parallel)
+    run_jobs(jobs, args)
     losses = {
         run: read_metrics(job.run_dir / "metrics.csv")["validation_loss"] for run, job in zip(plan, jobs)
     }  # [(step, loss), ...]

@@ -9,6 +9,7 @@ report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
 def main() -> None:
     args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
-        write_results(NAME, measure(args.jobs), seeds=SEEDS)
+        write_results(NAME, measure(args), seeds=SEEDS)
     rows = read_results(NAME)
     draw(rows)
     for family, model in SETTINGS:
@@ -49,11 +50,11 @@ def main() -> None:
     print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
 
 
-def measure(num_parallel: int) -> list[dict[str, Any]]:
+def measure(args: Namespace) -> list[dict[str, Any]]:
     """Return one row for each family, model, length, seed, moment and step t."""
     plan = [(family, model, T, seed) for family, model in SETTINGS for T in LENGTHS for seed in SEEDS]
     jobs = [training_job(*run) for run in plan]
-    run_jobs(jobs, num_parallel)
+    run_jobs(jobs, args)
     rows = []
     for (family, name, T, seed), job in zip(plan, jobs):
         for moment, norms in gradient_norms(job.run_dir, NUM_PALINDROMES).items():

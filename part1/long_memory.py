@@ -40,7 +40,7 @@ def main() -> None:
     args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
         plan = full_plan()
-        results = run_jobs([training_job(*run) for run in plan], args.jobs)
+        results = run_jobs([training_job(*run) for run in plan], args)
         rows = [{"model": model, "T": T, "seed": seed, **result} for (model, T, seed), result in zip(plan, results)]
         write_results(NAME, rows, seeds=list(range(NUM_SEEDS_LONGEST)), training_seconds=sum(row["seconds"] for row in rows))
         write_results(GRADIENTS, gradients(), seeds=list(range(NUM_SEEDS_LONGEST)))

@@ -52,7 +52,7 @@ def main() -> None:
         chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
         if not chosen:
             raise CommandError(f"the sweep has no palindromes of at most {args.max_length} digits: raise --max_length")
-        rows = sweep(chosen, args.runs, args.jobs)
+        rows = sweep(chosen, args)
         if len(chosen) == len(plan):
             write_results(
                 NAME, rows, seeds=sorted({row["seed"] for row in rows}), training_seconds=sum(r["seconds"] for r in rows)
@@ -78,9 +78,9 @@ def full_plan() -> list[tuple[str, str, int, int]]:
     return sorted(plan, key=lambda run: (run[3], run[2]))
 
 
-def sweep(plan: list[tuple[str, str, int, int]], runs: Path, num_parallel: int) -> list[dict[str, Any]]:
+def sweep(plan: list[tuple[str, str, int, int]], args: Namespace) -> list[dict[str, Any]]:
     """Run what is not finished yet and return one row a run."""
-    results = run_jobs([training_job(*run, runs) for run in plan], num_parallel)
+    results = run_jobs([training_job(*run, args.runs) for run in plan], args)
     rows = [
         {"family": family, "model": model, "T": T, "seed": seed, **result}
         for (family, model, T, seed), result in zip(plan, results)

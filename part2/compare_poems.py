@@ -14,6 +14,7 @@ report/results/.
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,13 +49,13 @@ def main() -> None:
     args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
         write_poems()
-        rates, grid = best_rates(args.jobs)
+        rates, grid = best_rates(args)
         described = {"seeds": SEEDS, "settings": {**SETTINGS, "poems": f"{NUM_POEMS} Tang poems"}, "held_out_loss": grid}
-        rows = curves([(name, rate, "uniform") for name, rate in rates.items()], args.jobs)
+        rows = curves([(name, rate, "uniform") for name, rate in rates.items()], args)
         write_results("part2_poems_optimizers", rows, **described)
-        rows = curves([("adam", rates["adam"], init) for init in INITS], args.jobs)
+        rows = curves([("adam", rates["adam"], init) for init in INITS], args)
         write_results("part2_poems_inits", rows, **described)
-        (result,) = run_jobs([TANG], 1)
+        (result,) = run_jobs([TANG], args)
         losses = read_metrics(TANG.run_dir / "metrics.csv")["held_out_loss"]
         rows = [{"epoch": k, "step": step, "held_out_loss": loss} for k, (step, loss) in enumerate(losses, start=1)]
         write_results("part2_poems_tang", rows, seeds=[0], result=result)
@@ -84,21 +85,21 @@ def job(optimizer: str, learning_rate: float, init: str, seed: int) -> Job:
     return Job("part2/train.py", RUNS / f"{optimizer}_{learning_rate:g}_{init}_seed{seed}", arguments)
 
 
-def best_rates(num_parallel: int) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def best_rates(args: Namespace) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Return each optimizer's best learning rate, and the last held-out loss at every rate, both of the first seed."""
     plan = [(name, rate) for name, rates in LEARNING_RATES.items() for rate in rates]
     jobs = [job(name, rate, "uniform", SEEDS[0]) for name, rate in plan]
-    run_jobs(jobs, num_parallel)
+    run_jobs(jobs, args)
     last = {run: read_metrics(job.run_dir / "metrics.csv")["held_out_loss"][-1][1] for run, job in zip(plan, jobs)}
     grid = {name: {f"{rate:g}": last[name, rate] for rate in rates} for name, rates in LEARNING_RATES.items()}
     return {name: min(rates, key=lambda rate, name=name: last[name, rate]) for name, rates in LEARNING_RATES.items()}, grid
 
 
-def curves(settings: list[tuple[str, float, str]], num_parallel: int) -> list[dict[str, Any]]:
+def curves(settings: list[tuple[str, float, str]], args: Namespace) -> list[dict[str, Any]]:
     """Return one row for each epoch of each seed of each (optimizer, learning rate, initialisation)."""
     plan = [(*setting, seed) for setting in settings for seed in SEEDS]
     jobs = [job(*run) for run in plan]
-    run_jobs(jobs, num_parallel)
+    run_jobs(jobs, args)
     return [
         {"optimizer": name, "learning_rate": rate, "init": init, "seed": seed, "epoch": epoch, "held_out_loss": loss}
         for (name, rate, init, seed), job in zip(plan, jobs)

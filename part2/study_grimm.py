@@ -67,7 +67,7 @@ PROMPTS = (
 def main() -> None:
     args = experiment_parser(__doc__).parse_args()
     if not args.draw_only:
-        results = run_jobs(JOBS, args.jobs)
+        results = run_jobs(JOBS, args)
         settings = {"default": DEFAULT, "UvA 2021": UVA_2021}
         write_results("part2_grimm_curves", curves(), seeds=SEEDS, settings=settings, results=results)
         write_results("part2_grimm_samples", samples(), seeds=SEEDS[:1])

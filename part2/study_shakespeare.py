@@ -11,6 +11,7 @@ stand in the held-out part only.
 
 import re
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def main() -> None:
     if not args.draw_only:
         text = save_book("shakespeare")
         settings = {name: {**SETTINGS, **RUNS[name]} for name in RUNS}
-        write_results(NAME, measure(text, args.jobs), seeds=[0], settings=settings)
+        write_results(NAME, measure(text, args), seeds=[0], settings=settings)
         write_results(f"{NAME}_words", costs_of_words(text), seeds=[0])
     rows = read_results(NAME)
     draw(rows)
@@ -67,11 +68,11 @@ def run_folder(name: str) -> Path:
     return ROOT / "runs" / "part2" / f"shakespeare {name}".replace(" ", "_")
 
 
-def measure(text: Path, num_parallel: int) -> list[dict[str, Any]]:
+def measure(text: Path, args: Namespace) -> list[dict[str, Any]]:
     """Return one row for each evaluation of each run."""
     rows = []
     for name, settings in RUNS.items():
-        run_jobs([Job("part2/train.py", run_folder(name), {"txt_file": str(text), **SETTINGS, **settings})], num_parallel)
+        run_jobs([Job("part2/train.py", run_folder(name), {"txt_file": str(text), **SETTINGS, **settings})], args)
         metrics = read_metrics(run_folder(name) / "metrics.csv")
         seconds = dict(metrics["seconds"])
         rows += [

@@ -39,7 +39,7 @@ def main() -> None:
         rows = read_results(NAME)
     else:
         settings = [(dataset, split, model) for model in MODELS for split in SPLITS for dataset in DATASETS]
-        results = run_jobs([training_job(*setting) for setting in settings], args.jobs)
+        results = run_jobs([training_job(*setting) for setting in settings], args)
         rows = [
             {"dataset": dataset, "split": split, "model": model, "seed": seed, "accuracy": accuracy, "epochs": epochs}
             for (dataset, split, model), result in zip(settings, results)

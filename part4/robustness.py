@@ -77,7 +77,7 @@ def main() -> None:
         rows, curves = read_results(f"{name}_robustness"), read_results(f"{name}_curves")
     else:
         device = get_device(args.device)
-        runs = [load_run(folder, device) for folder in map(Path, args.runs or train_all(args.jobs, args.data_dir))]
+        runs = [load_run(folder, device) for folder in map(Path, args.runs or train_all(args))]
         check_together(runs)
         data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
         rows, curves = measure(runs, data, device), training_curves(runs)
@@ -99,12 +99,12 @@ def main() -> None:
     print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{name}_*.pdf")
 
 
-def train_all(num_parallel: int, data_dir: str | None) -> list[Path]:
+def train_all(args: Namespace) -> list[Path]:
     """Return the run folders of the five networks, each trained to its end."""
-    load_images(SETTINGS["dataset"], data_dir)  # into the cache, before several runs want them at once
-    where = {"data_dir": data_dir} if data_dir else {}
+    load_images(SETTINGS["dataset"], args.data_dir)  # into the cache, before several runs want them at once
+    where = {"data_dir": args.data_dir} if args.data_dir else {}
     jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS, **where}) for model in ARCHITECTURES]
-    run_jobs(jobs, num_parallel)
+    run_jobs(jobs, args)
     return [job.run_dir for job in jobs]
 
 

@@ -7,6 +7,7 @@ the same name; `test_accuracy` and `linear_test_accuracy` are those of the run's
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -27,7 +28,7 @@ MODELS = {"": "NumPy network", "linear_": "linear classifier"}  # the prefix of 
 
 def main() -> None:
     args = experiment_parser(__doc__).parse_args()
-    rows = read_results(NAME) if args.draw_only else train_all(args.jobs)
+    rows = read_results(NAME) if args.draw_only else train_all(args)
     if not args.draw_only:
         write_results(NAME, rows, seeds=SEEDS)
     for prefix, model in MODELS.items():
@@ -37,11 +38,11 @@ def main() -> None:
     print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
 
 
-def train_all(num_parallel: int) -> list[dict[str, Any]]:
+def train_all(args: Namespace) -> list[dict[str, Any]]:
     load_images(SETTINGS["dataset"])  # into the cache, before several runs want them at once
     jobs = [Job("part4/train_numpy.py", RUNS / f"seed{seed}", {**SETTINGS, "seed": seed}) for seed in SEEDS]
     rows = []
-    for seed, job, result in zip(SEEDS, jobs, run_jobs(jobs, num_parallel)):
+    for seed, job, result in zip(SEEDS, jobs, run_jobs(jobs, args)):
         metrics = read_metrics(job.run_dir / "metrics.csv")
         kept = {key: result[key] for key in ("images", "test_accuracy", "linear_test_accuracy", "seconds")}
         curves = [[value for _, value in metrics[f"{prefix}validation_accuracy"]] for prefix in MODELS]

@@ -76,7 +76,7 @@ def main() -> None:
     if not args.draw_only:
         table = find_data(TABLE, args.data_dir)
         molecules = read_smiles_csv(table)  # into the cache, before several runs want it at once
-        rows = measure(table, int((molecules.splits == SPLITS.index("train")).sum()), args.jobs)
+        rows = measure(table, int((molecules.splits == SPLITS.index("train")).sum()), args)
         write_results(NAME, rows, seeds=[*SEEDS_FEW], training_seconds=sum(row["seconds"] for row in rows))
         write_results(f"{NAME}_curves", curves())
         write_results(f"{NAME}_limits", limits(table, molecules))
@@ -108,7 +108,7 @@ def plan() -> list[tuple[str, int | None, int]]:
     ]
 
 
-def measure(table: Path, num_all: int, num_parallel: int) -> list[dict[str, Any]]:
+def measure(table: Path, num_all: int, args: Namespace) -> list[dict[str, Any]]:
     """Run what is not finished yet and return one row a run."""
     jobs = []
     for model, num_train, seed in plan():
@@ -117,7 +117,7 @@ def measure(table: Path, num_all: int, num_parallel: int) -> list[dict[str, Any]
         jobs.append(Job("part3/qm9/train.py", run_folder(model, num_train, seed), arguments))
     rows = [
         {"model": model, "num_train": num_train or num_all, "seed": seed, **{name: result[name] for name in COLUMNS}}
-        for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, num_parallel))
+        for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, args))
     ]
     return sorted(rows, key=lambda row: (list(MODELS).index(row["model"]), -row["num_train"], row["seed"]))
 

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -16,8 +17,16 @@ import pytest
 import torch
 
 from common.data import find_data
-from common.errors import ArgumentParser, CommandError, non_negative_int, positive_float, positive_int, run_command
-from common.experiment import Job, read_results, run_jobs, write_results
+from common.errors import (
+    ArgumentParser,
+    CommandError,
+    StopRequest,
+    non_negative_int,
+    positive_float,
+    positive_int,
+    run_command,
+)
+from common.experiment import Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, get_device, provenance, seeded_generator
 from common.run_folder import RunFolder, load_checkpoint, read_metrics, write_atomically
 
@@ -199,6 +208,15 @@ def test_downloads_are_verified(https_server, tmp_path):
         find_data("text/c.txt", data_dir, "http://localhost/a.txt", right)
 
 
+def test_a_second_ctrl_c_interrupts_but_not_a_second_sigterm():
+    with StopRequest() as stop:
+        for _ in range(2):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.signal_number == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
 SCRIPT = """
 import json, pathlib, sys
 flag = "--twice" in sys.argv
@@ -217,17 +235,18 @@ with open(folder / "calls", "a") as file:
 
 
 def test_jobs_run_once_and_results_keep_their_order(tmp_path):
+    one, two = (experiment_parser("").parse_args(["--jobs", number]) for number in "12")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     jobs = [Job(str(script), tmp_path / f"run{size}", {"size": size}) for size in (3, 1, 2)]
     for _ in range(2):
-        assert run_jobs(jobs, 2) == [{"square": 9}, {"square": 1}, {"square": 4}]
+        assert run_jobs(jobs, two) == [{"square": 9}, {"square": 1}, {"square": 4}]
     assert (tmp_path / "run3" / "calls").read_text() == "x"
-    assert run_jobs([Job(str(script), tmp_path / "flag", {"size": 3, "twice": True})], 1) == [{"square": 18}]
+    assert run_jobs([Job(str(script), tmp_path / "flag", {"size": 3, "twice": True})], one) == [{"square": 18}]
     with pytest.raises(CommandError, match="run3 holds a run with --size 3, not 4"):
-        run_jobs([Job(str(script), tmp_path / "run3", {"size": 4})], 1)
+        run_jobs([Job(str(script), tmp_path / "run3", {"size": 4})], one)
     with pytest.raises(CommandError, match="exit code 2: script: thirteen is too much"):
-        run_jobs([Job(str(script), tmp_path / "run13", {"size": 13})], 1)
+        run_jobs([Job(str(script), tmp_path / "run13", {"size": 13})], one)
 
 
 def test_results_come_back_with_their_numbers(tmp_path, monkeypatch):
