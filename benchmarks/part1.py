@@ -16,6 +16,7 @@ Prints a table and writes report/results/benchmark_part1.csv.
 import json
 import math
 import os
+import runpy
 import sys
 import tempfile
 import time
@@ -31,15 +32,16 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import part1.train
 from benchmarks.timing import interleaved_medians, report
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
-from part1 import lstm_kernel
+from common.run_folder import RunFolder
+from part1 import lstm, lstm_kernel, vanilla_rnn
 from part1.bptt import lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
-from part1.dataset import as_vectors, draw_palindromes
-from part1.lstm import from_torch_order
+from part1.dataset import HeldOutPalindromes, as_vectors, draw_palindromes
+from part1.lstm import LSTM, from_torch_order
+from part1.vanilla_rnn import VanillaRNN
 
 SIZES = [  # (B, T, d, n, layers)
     (128, 10, 1, 128, 1),
@@ -268,25 +270,26 @@ def training(train_steps: int, threads: int) -> list[dict]:
 def train(model: str, library: bool, train_steps: int, threads: int) -> tuple[float, dict[str, float]]:
     """Run train.py in this process; return its steps a second, and what its parts take, in percent of the time."""
     torch.set_num_threads(threads)
-    Model = part1.train.MODELS[model]
+    module = {"RNN": vanilla_rnn, "LSTM": lstm}[model]
+    Model = {"RNN": VanillaRNN, "LSTM": LSTM}[model]
     if library:
-        part1.train.MODELS[model] = partial(Library, Model)
-        part1.train.MODELS[model].INITS = Model.INITS
+        replacement = partial(Library, Model)
+        replacement.INITS = Model.INITS
+        setattr(module, Model.__name__, replacement)
     seconds: dict[str, float] = {}
     for part, owner, name in (
-        ("drawing palindromes", part1.train.HeldOutPalindromes, "draw_others"),
+        ("drawing palindromes", HeldOutPalindromes, "draw_others"),
         ("forward", Library if library else Model, "forward"),
         ("backward", Tensor, "backward"),
         ("clipping", nn.utils, "clip_grad_norm_"),
         ("optimizer", torch.optim.RMSprop, "step"),
-        ("evaluation", part1.train, "evaluate"),
-        ("logging", part1.train.RunFolder, "log"),
-        ("checkpoints", part1.train.RunFolder, "save_checkpoint"),
+        ("logging", RunFolder, "log"),
+        ("checkpoints", RunFolder, "save_checkpoint"),
     ):
         setattr(owner, name, timed(part, getattr(owner, name), seconds))
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
         sys.argv = ["part1/train.py", "--model_type", model, "--train_steps", str(train_steps), "--run_dir", folder]
-        part1.train.main()
+        runpy.run_path(str(ROOT / "part1" / "train.py"), run_name="__main__")
         result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
     shares = {part: 100 * value / (timed.end - timed.start) for part, value in seconds.items()}
     return result["steps"] / result["seconds"], {"all": 100.0, **shares, "the rest": 100 - sum(shares.values())}
@@ -303,7 +306,8 @@ def timed(part: str, function: Callable, seconds: dict[str, float]) -> Callable:
         finally:
             if outermost:
                 timed.inside, timed.end = False, time.perf_counter()
-                seconds[part] = seconds.get(part, 0.0) + timed.end - started
+                name = part if part != "forward" or torch.is_grad_enabled() else "evaluation"
+                seconds[name] = seconds.get(name, 0.0) + timed.end - started
 
     return call
 
