@@ -242,13 +242,14 @@ def drawing(repeats: int) -> list[dict]:
 
 
 class Library(nn.Module):
-    """A model of ours with torch.nn's recurrence."""
+    """One of our models with torch.nn's recurrence in the place of ours."""
 
-    def __init__(self, Model: type[nn.Module], *args: object):
+    Model: type[nn.Module]
+
+    def __init__(self, *args: object):
         super().__init__()
-        ours = Model(*args)
         self.input_dim = args[1]
-        self.recurrence, self.output = ours.to_torch()
+        self.recurrence, self.output = self.Model(*args).to_torch()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.recurrence(as_vectors(x, self.input_dim).to(self.output.weight).transpose(0, 1))[0][-1])
@@ -273,9 +274,7 @@ def train(model: str, library: bool, train_steps: int, threads: int) -> tuple[fl
     module = {"RNN": vanilla_rnn, "LSTM": lstm}[model]
     Model = {"RNN": VanillaRNN, "LSTM": LSTM}[model]
     if library:
-        replacement = partial(Library, Model)
-        replacement.INITS = Model.INITS
-        setattr(module, Model.__name__, replacement)
+        setattr(module, Model.__name__, type("Library", (Library,), {"Model": Model, "INITS": Model.INITS}))
     seconds: dict[str, float] = {}
     for part, owner, name in (
         ("drawing palindromes", HeldOutPalindromes, "draw_others"),
