@@ -52,6 +52,7 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part3/qm9/compare.py --draw_only
 	$(PY) part4/study_numpy.py --draw_only
 	$(PY) part4/robustness.py --draw_only
+	$(PY) benchmarks/scaling.py --draw_only
 
 report: figures               ## report/main.pdf from report/results/; needs TeX Live
 	$(PY) report/build.py
@@ -62,6 +63,7 @@ bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) benchmarks/part2.py
 	$(PY) benchmarks/part3.py
 	$(PY) benchmarks/part4.py
+	$(PY) benchmarks/scaling.py
 
 clean:
 	rm -rf .venv

@@ -11,9 +11,10 @@ The communication is that of torch.distributed: gloo between CPUs, NCCL between 
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -205,6 +206,21 @@ def first_to_fail(message: str) -> bool:
         return True
 
 
+def leave(exit_code: int) -> None:
+    """End a script, and a process of several at once, without the interpreter's own end.
+
+    Threads of gloo's may outlive the group: after an error, and where an import within it (torch._dynamo) holds on to it. One
+    that has yet to free a tensor needs the interpreter, and aborts the process if that has ended (SIGABRT, "terminate called
+    without an active exception").
+    """
+    if launched():
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(exit_code)
+    if exit_code:
+        sys.exit(exit_code)
+
+
 @cache
 def _launcher_store() -> "dist.TCPStore":
     """The launcher's own store of keys and values, which outlives the processes that it starts."""
@@ -238,5 +254,6 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        time.sleep(1)  # torchrun reports the process that it finds ended, looking ten times a second: not us, but the lost one
         reason = str(error).splitlines()[0].split(". ")[0]
         raise CommandError(f"the other processes cannot be reached: {reason}") from None

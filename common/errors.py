@@ -80,16 +80,16 @@ def run_command(main: Callable[[], None]) -> None:
         message, exit_code = "interrupted", 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of our output has left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        message, exit_code = "", 0
     except OSError as error:
         message, exit_code = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2
     else:
-        return
-    from common.distributed import first_to_fail  # which imports this module
+        message, exit_code = "", 0
+    from common.distributed import first_to_fail, leave  # which imports this module
 
-    if first_to_fail(message):
+    if message and first_to_fail(message):
         print(f"{os.path.basename(sys.argv[0])}: {message}", file=sys.stderr, flush=True)
-    sys.exit(exit_code)
+    leave(exit_code)
 
 
 def _thread_excepthook(args: threading.ExceptHookArgs) -> None:

@@ -9,7 +9,7 @@ is validated, and the weights with the highest accuracy there are kept in best.p
 depends on the seed and the step alone, so a run can be resumed anywhere. `part4/robustness.py` tests on corrupted images.
 
 Several processes train together where torchrun starts them (`common/distributed.py`). They take the same steps as one, save for
-dropout, whose masks differ, and batch normalisation on CPUs, which has statistics of each process's share (on GPUs, of all).
+batch normalisation on CPUs, which has statistics of each process's share (on GPUs, of all).
 """
 
 import math
@@ -117,8 +117,7 @@ def train(args: Namespace) -> None:
             pixels, labels = batches.batch(step)  # of several processes, this one's share
             pixels = augment(pixels, seeded_generator(args.seed, f"augmentation {step}"))
             images = normalise(to_unit(pixels), mean, std)  # (B, 3, 32, 32)
-            masks = f"dropout {step}" if rank() == 0 else f"dropout {step}, process {rank()}"
-            torch.manual_seed(seeded_generator(args.seed, masks).initial_seed())
+            torch.manual_seed(seeded_generator(args.seed, f"dropout {step}").initial_seed())
             step += 1
 
             model.train()

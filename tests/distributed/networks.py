@@ -1,6 +1,6 @@
 """part4/train.py with one of the networks below: `networks.py NAME ARGUMENTS`.
 
-All but `dropout` take the same steps in one process as in two: masks of dropout are each process's own.
+All take the same steps in one process as in two, those with batch normalisation where its halves are normalised alone.
 """
 
 import sys
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import part4.train
 from common.errors import run_command
-from part4.networks import get_model
+from part4.networks import Dropout, get_model
 
 
 class HalvesNormalised(nn.BatchNorm2d):
@@ -42,19 +42,13 @@ def halves_normalised(model: nn.Module) -> nn.Module:
     return model
 
 
-def without_dropout(model: nn.Module) -> nn.Module:
-    for layer in model.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
-    return model
-
-
 NETWORKS = {
     "convolution": lambda: small(),
     "normalised": lambda: small(nn.BatchNorm2d(4)),
     "halves": lambda: small(HalvesNormalised(4)),
-    "dropout": lambda: small(nn.BatchNorm2d(4), nn.Dropout()),
-    "vgg11": lambda: without_dropout(get_model("vgg11")),
+    "dropout": lambda: small(Dropout()),
+    "normalised_dropout": lambda: small(nn.BatchNorm2d(4), Dropout()),
+    "vgg11": lambda: get_model("vgg11"),
     "resnet18": lambda: get_model("resnet18"),
     "resnet18_halves": lambda: halves_normalised(get_model("resnet18")),
 }
