@@ -41,7 +41,7 @@ def main() -> None:
     if not args.draw_only:
         plan = full_plan()
         results = run_jobs([training_job(*run) for run in plan], args)
-        rows = [{"model": model, "T": T, "seed": seed, **result} for (model, T, seed), result in zip(plan, results)]
+        rows = [{"model": model, "T": T, "seed": seed, **result} for (model, T, seed), result in sorted(zip(plan, results))]
         write_results(NAME, rows, seeds=list(range(NUM_SEEDS_LONGEST)), training_seconds=sum(row["seconds"] for row in rows))
         write_results(GRADIENTS, gradients(), seeds=list(range(NUM_SEEDS_LONGEST)))
     rows, curves = read_results(NAME), read_results(GRADIENTS)
@@ -56,11 +56,11 @@ def main() -> None:
 
 
 def full_plan() -> list[tuple[str, int, int]]:
-    """Return (model, T, seed) of every run."""
+    """Return (model, T, seed) of every run, the longest first, so that none is left to run alone."""
     return [
         (model, T, seed)
-        for model in MODELS
-        for T in LENGTHS
+        for T in reversed(LENGTHS)
+        for model in MODELS[::-1]
         for seed in range(NUM_SEEDS_LONGEST if T == LENGTHS[-1] else NUM_SEEDS)
     ]
 
