@@ -6,6 +6,8 @@
 * Characters written a second: ours, a loop over torch.nn.LSTM that carries the state, and ours without a state, which reads the
   whole text so far for each character; and what a character costs in texts of different lengths.
 * Forward plus loss plus backward of the model: ours in both precisions, and the same model made of torch.nn's modules.
+  "compiled" needs `make kernel` first and is left out without it; everything else then runs compiled, too.
+* What the precision does to the training: the held-out loss after as many steps, from three seeds.
 * Batches cut a second: ours, and character by character as the handout's data set does it.
 * Training steps a second of `part2/train.py`, end to end, evaluation and logging included, beside a plain loop without them.
 
@@ -32,10 +34,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.part1 import with_kernel
 from benchmarks.timing import interleaved_medians, report
 from common.errors import ArgumentParser, non_negative_float, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
+from part1 import lstm_kernel
 from part2 import dataset
 from part2.model import TextGenerationModel, choose
 
@@ -53,7 +57,8 @@ def main() -> None:
     args = parser.parse_args()
     few = max(3, args.repeats // 10)
     rows = large_text(args.large_gb) if args.large_gb else []  # first: a child's peak memory starts at its parent's
-    rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats) + training(args.train_steps)
+    rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats)
+    rows += training(args.train_steps) + precisions(args.train_steps)
     path = write_results("benchmark_part2", rows)
     print(f"written to {path.relative_to(ROOT)}")
 
@@ -159,9 +164,11 @@ def model_steps(repeats: int, few: int) -> list[dict]:
         text = torch.randint(K, (T + 1, B))
         variants = {
             "torch.nn, float32": forward_backward(lambda x, m=library: library_logits(m, x), nn.ModuleList(library), text),
-            "ours, float32": forward_backward(model, model, text),
-            "ours, bf16": forward_backward(bf16, bf16, text),
         }
+        for compiled in (False, True) if lstm_kernel.library().exists() else (False,):
+            for precision, ours in (("float32", model), ("bf16", bf16)):
+                call = with_kernel(compiled, forward_backward(ours, ours, text))
+                variants[f"ours, compiled, {precision}" if compiled else f"ours, {precision}"] = call
         milliseconds = interleaved_medians(variants, repeats if n < 1000 else few)
         name = f"model, forward + loss + backward, T={T} B={B} d={d} n={n} layers={layers} K={K}"
         rows += report(name, "ms", milliseconds, "torch.nn, float32")
@@ -209,17 +216,25 @@ def cutting(repeats: int) -> list[dict]:
 def training(train_steps: int) -> list[dict]:
     """Medians of three runs each, taken in turns."""
     loops, runs = zip(*((plain_loop(train_steps), whole_run(train_steps)) for _ in range(3)))
-    rates = {"plain loop over torch.nn": median(loops), "part2/train.py": median(runs)}
+    rates = {"plain loop over torch.nn": median(loops), "part2/train.py": median(run["steps"] / run["seconds"] for run in runs)}
     return report("training steps, part2/train.py --txt_file assets/grimm.txt", "1/s", rates, "plain loop over torch.nn")
 
 
-def whole_run(train_steps: int) -> float:
-    """Return steps a second of part2/train.py."""
+def precisions(train_steps: int) -> list[dict]:
+    losses = {
+        f"{precision}, seed {seed}": whole_run(train_steps, "--precision", precision, "--seed", str(seed))["held_out_loss"]
+        for seed in range(3)
+        for precision in ("float32", "bf16")
+    }
+    return report(f"held-out loss of the tales after {train_steps} steps", "nats", losses, "float32, seed 0")
+
+
+def whole_run(train_steps: int, *words: str) -> dict[str, float]:
+    """Return the result of part2/train.py."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--txt_file", str(BOOK), "--train_steps", str(train_steps), "--device", "cpu", "--run_dir", folder]
+        words = ["--txt_file", str(BOOK), "--train_steps", str(train_steps), "--device", "cpu", "--run_dir", folder, *words]
         subprocess.run([sys.executable, str(ROOT / "part2" / "train.py"), *words], check=True, stdout=subprocess.DEVNULL)
-        result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    return result["steps"] / result["seconds"]
+        return json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
 
 
 def plain_loop(train_steps: int) -> float:
