@@ -30,6 +30,7 @@ lint: .venv/test
 experiments: .venv/molecules  ## every run behind report/results/, resumable
 	$(PY) part1/sweep.py --jobs $(JOBS)
 	$(PY) part1/gradient_flow.py --jobs $(JOBS)
+	$(PY) part1/long_memory.py --jobs $(JOBS)
 	$(PY) part1/compare_optimizers.py --jobs $(JOBS)
 	$(PY) part2/study_grimm.py --jobs $(JOBS)
 	$(PY) part2/study_shakespeare.py
@@ -43,6 +44,7 @@ experiments: .venv/molecules  ## every run behind report/results/, resumable
 figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) part1/sweep.py --draw_only
 	$(PY) part1/gradient_flow.py --draw_only
+	$(PY) part1/long_memory.py --draw_only
 	$(PY) part1/compare_optimizers.py --draw_only
 	$(PY) part2/study_grimm.py --draw_only
 	$(PY) part2/study_shakespeare.py --draw_only

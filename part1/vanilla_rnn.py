@@ -80,7 +80,7 @@ class VanillaRNN(nn.Module):
         * orthogonal: W_hh a random rotation, which keeps a signal's length where tanh is near linear. To stay there the state,
           a sum of T rotated inputs that grows with sqrt(T), gets W_hx / sqrt(T); b_h zero.
         * identity: W_hh = I, a state that copies itself (Le et al. 2015, who pair it with ReLU); b_h zero.
-        * bistable: W_hh = 2 I, b_h zero. Each unit h = tanh(2 h + input) has two stable states, +-0.957, and no input below
+        * bistable: W_hh = 2 I, b_h zero. Each unit h = tanh(2 h + input) has two stable states, +-0.958, and no input below
           0.53 takes it from one to the other: it keeps the sign that the first inputs gave it (latching, Bengio et al. 1994).
         """
         if init not in self.INITS:

@@ -1,6 +1,7 @@
-"""From the four part1_*.csv and benchmark_part1.csv: accuracy by length, gradient flow, optimizers, speed."""
+"""From the part1_*.csv and benchmark_part1.csv: accuracy by length, gradient flow, long memory, optimizers, speed."""
 
 import math
+import re
 from statistics import mean
 
 from report.values.format import fixed, scientific, tabular, thousands
@@ -10,7 +11,17 @@ LENGTHS = ((5, 15), (17, 17), (20, 20), (22, 22), (25, 25), (27, 27), (30, 30), 
 CONVERGED = {"RNN": (17, 20, 22, 25), "LSTM": (27,)}
 MEANS = {"RNN": (30, 60), "LSTM": (25,)}
 TRAIN_STEPS = 1_000  # of an optimizer's run; one that ends earlier has converged
-SHAPES = {"short": "T=10", "long": "T=60", "large": "T=30"}
+SPEEDS = {
+    "LSTM": {
+        "torch.nn.LSTM": r"\code{nn.LSTM}",
+        "ours, compiled": "ours, compiled",
+        "ours, compiled, bf16": "ours, compiled, bfloat16",
+        "ours": "ours, PyTorch's calls",
+        "plain loop": "plain loop",
+        "plain loop, eight products": "plain loop, eight products",
+    },
+    "RNN": {"torch.nn.RNN": r"\code{nn.RNN}", "ours": "ours", "plain loop": "plain loop"},
+}
 SHARES = (
     ("handout", "RNN", 10, "trained"),
     ("handout", "RNN", 30, "initial"),
@@ -28,13 +39,14 @@ def values(results):
     return {
         **_accuracies(results("part1_accuracy_by_length")),
         **_shares(results("part1_gradient_flow")),
+        **_long_memory(results("part1_long_memory"), results("part1_long_memory_gradients")),
         **_optimizers(results("part1_optimizers")),
-        **_speeds(results("benchmark_part1")),
+        **_memory(results("benchmark_part1")),
     }
 
 
 def tables(results):
-    """Converged runs and mean accuracy by length, with the handouts' settings."""
+    """Converged runs and mean accuracy by length, with the handouts' settings; the recurrences' times."""
     rows = results("part1_accuracy_by_length")
     lines = []
     for model in MODELS:
@@ -45,7 +57,10 @@ def tables(results):
         lines.append([f"{model}: converged runs", *(_converged(runs, "/") for runs in cells)])
         lines.append([f"{model}: mean accuracy", *(_accuracy(runs) for runs in cells)])
     header = ["$T$", *(f"{first} to {last}" if first < last else str(first) for first, last in LENGTHS)]
-    return {"memory-converged": tabular(header, lines, "l" + "c" * len(LENGTHS))}
+    return {
+        "memory-converged": tabular(header, lines, "l" + "c" * len(LENGTHS)),
+        "memory-speed": _speed_table(results("benchmark_part1")),
+    }
 
 
 def gradient_share(rows, family, model, T, moment):
@@ -107,15 +122,52 @@ def _optimizers(curves):
     return numbers
 
 
-def _speeds(rows):
-    variants = {"ours": "ours", "plain loop": "loop"}
-    return {
-        f"memory-speed-{model.lower()}-{variants[row['variant']]}-{name}": fixed(row["ratio"], 2)
-        for row in rows
-        for model in MODELS
-        for name, shape in SHAPES.items()
-        if row["benchmark"].startswith(f"{model} forward") and f" {shape} " in row["benchmark"] and row["variant"] in variants
+def _long_memory(rows, gradients):
+    numbers = {
+        "memory-long-runs": str(len(rows)),
+        "memory-long-min": fixed(math.floor(1000 * min(row["test_accuracy"] for row in rows)) / 1000, 3),
     }
+    for model in MODELS:
+        name = f"memory-long-{model.lower()}"
+        longest = _chosen(rows, model=model, T=1000)
+        norm = {(row["moment"], row["t"]): row["norm"] for row in _chosen(gradients, model=model)}
+        steps = [row["steps"] for row in longest]
+        numbers |= {
+            f"{name}-min": fixed(math.floor(10_000 * min(row["test_accuracy"] for row in longest)) / 10_000, 4),
+            f"{name}-steps": f"{thousands(min(steps))} to {thousands(max(steps))}"
+            if min(steps) < max(steps)
+            else str(steps[0]),
+            f"{name}-minutes": fixed(max(row["seconds"] for row in longest) / 60, 0),
+        }
+        for moment in ("initial", "trained"):
+            share = norm[moment, 1] / norm[moment, 999]
+            numbers[f"{name}-share-{moment}"] = scientific(share) if share else "0"
+    return numbers
+
+
+def _memory(rows):
+    """Peak memory of the LSTM at T = 1000, as a share of the library's."""
+    return {
+        f"memory-memory-lstm-{name}-thousand": fixed(row["ratio"], 2)
+        for name, variant in (("ours", "ours"), ("compiled", "ours, compiled"), ("loop", "plain loop"))
+        for row in _chosen(rows, variant=variant)
+        if row["benchmark"].startswith("LSTM forward + backward, memory, B=128 T=1000 ")
+    }
+
+
+def _speed_table(rows):
+    """One column a size: the library's time in ms, ours as a multiple of it."""
+    sizes = list(
+        dict.fromkeys(row["benchmark"].partition("backward, ")[2] for row in rows if "backward, B=" in row["benchmark"])
+    )
+    header = ["", *(rf"${','.join(re.findall('[0-9]+', size.partition(' 2 layers')[0]))}$" for size in sizes)]
+    lines = []
+    for model, variants in SPEEDS.items():
+        for variant, label in variants.items():
+            cells = [_chosen(rows, benchmark=f"{model} forward + backward, {size}", variant=variant) for size in sizes]
+            library = variant == f"torch.nn.{model}"
+            lines.append([label, *(rf"{row['value']:.3g}\,ms" if library else fixed(row["ratio"], 2) for (row,) in cells)])
+    return tabular(header, lines, "l" + "c" * len(sizes))
 
 
 def _converged(runs, separator):

@@ -5,7 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from common.errors import CommandError
-from part1 import compare_optimizers, gradient_flow, sweep
+from common.machine import seeded_generator
+from part1 import compare_optimizers, gradient_flow, long_memory, sweep
 from part1.bptt import lstm_loop, rnn_loop
 from part1.dataset import draw_palindromes
 from part1.lstm import LSTM
@@ -101,7 +102,7 @@ def test_the_sweep_has_enough_seeds_and_lengths():
         assert set(range(5, 65, 5)) <= set(seeds) if family == "handout" else max(seeds) == 100
 
 
-@pytest.mark.parametrize("script", [sweep, gradient_flow, compare_optimizers])
+@pytest.mark.parametrize("script", [sweep, gradient_flow, compare_optimizers, long_memory])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "FIGURES", tmp_path)
     monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
@@ -123,3 +124,41 @@ def test_the_tuned_family_reaches_99_percent_at_every_length():
     rows = read_results(sweep.NAME)
     assert {(row["family"], row["model"], row["T"], row["seed"]) for row in rows} == set(sweep.full_plan())
     assert min(row["test_accuracy"] for row in rows if row["family"] == "tuned") >= 0.99
+
+
+def test_both_models_remember_a_digit_for_a_thousand_steps():
+    """The committed results hold what the README says of them: 5 seeds, accuracy 0.99, half an hour each."""
+    from common.experiment import read_results
+
+    rows = read_results(long_memory.NAME)
+    assert {(row["model"], row["T"], row["seed"]) for row in rows} == set(long_memory.full_plan())
+    longest = [row for row in rows if row["T"] == 1000]
+    assert len(longest) == 10 and max(row["seconds"] for row in longest) < 30 * 60
+    assert min(row["test_accuracy"] for row in rows) >= 0.99
+
+
+def test_long_memory_averages_the_gradients_of_its_own_runs(tmp_path, monkeypatch):
+    """Two tiny runs of each model, trained for a few steps; the rows against `state_gradients` called by hand."""
+    from part1 import train
+
+    monkeypatch.setattr(long_memory, "RUNS", tmp_path)
+    monkeypatch.setattr(long_memory, "LENGTHS", (5, 9))
+    monkeypatch.setattr(long_memory, "NUM_SEEDS_LONGEST", 2)
+    for model in long_memory.MODELS:
+        for seed in (0, 1):
+            job = long_memory.training_job(model, 9, seed)
+            words = [f"--{name}={value}" for name, value in job.arguments.items()]
+            monkeypatch.setattr("sys.argv", ["part1/train.py", *words, f"--run_dir={job.run_dir}", "--train_steps=2"])
+            train.main()
+    rows = long_memory.gradients()
+    assert len(rows) == 2 * 2 * 8
+    model = VanillaRNN(9, 10, 128, 10, 1)
+    norms = []
+    for seed in (0, 1):
+        folder = long_memory.training_job("RNN", 9, seed).run_dir
+        model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
+        palindromes = draw_palindromes(long_memory.NUM_PALINDROMES, 9, seeded_generator(seed, "gradient flow"))
+        norms.append(gradient_flow.state_gradients(model.double(), palindromes).norm(dim=2).mean(dim=1)[3].item())
+        model.float()
+    (row,) = [row for row in rows if (row["model"], row["moment"], row["t"]) == ("RNN", "trained", 4)]
+    assert float(row["norm"]) == pytest.approx(sum(norms) / 2, rel=1e-4)

@@ -190,6 +190,14 @@ def test_identity_init():
     assert torch.equal(model.W_hh.detach(), torch.eye(16)) and not model.b_h.any()
 
 
+def test_bistable_units_keep_the_sign_that_the_first_digits_gave_them():
+    model = VanillaRNN(200, 10, 128, 10, 1, init="bistable", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.W_hh.detach(), 2 * torch.eye(128)) and not model.b_h.any()
+    states = model.states(digits(50, 199)).detach()
+    assert torch.equal(states[20].sign(), states[-1].sign())
+    assert states[-1].abs().min() > 0.9
+
+
 def test_chrono_init_spreads_the_forgetting_times():
     model = LSTM(101, 10, 2000, 10, 1, init="chrono", generator=torch.Generator().manual_seed(0))
     b_g, b_i, b_f, b_o = model.b.detach().chunk(4)

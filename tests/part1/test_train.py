@@ -82,6 +82,46 @@ def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_
     assert_same_run(tmp_path / "module", reference)
 
 
+CURRICULUM = [
+    *("--model_type", "RNN", "--input_length", "11", "--input_dim", "10", "--optimizer", "adam", "--num_hidden", "64"),
+    *("--curriculum", "1", "--print_every", "1", "--eval_every", "50"),
+]
+
+
+def test_a_curriculum_lengthens_what_is_mastered_and_resumes_to_the_same_bits(tmp_path):
+    """Half as long again after ten batches of at least 98 %, the learning rate with the square root; up to --input_length."""
+    assert train(*CURRICULUM, "--train_steps", 400, "--run_dir", tmp_path / "whole").returncode == 0
+    assert train(*CURRICULUM, "--train_steps", 130, "--run_dir", tmp_path / "halves").returncode == 0
+    assert train(*CURRICULUM, "--train_steps", 400, "--run_dir", tmp_path / "halves", "--resume").returncode == 0
+    whole, halves = (contents(tmp_path / name)[0]["model"] for name in ("whole", "halves"))
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    metrics = read_metrics(tmp_path / "whole" / "metrics.csv")
+    lengths = [int(length) for _, length in metrics["length"]]
+    assert list(dict.fromkeys(lengths)) == [2, 3, 4, 6, 9, 12][: len(set(lengths))] and len(set(lengths)) >= 4
+    for length, (_, rate) in zip(lengths[1:], metrics["learning_rate"]):  # the rate is logged after the step, the length before
+        assert rate == pytest.approx(0.001 * (2 / length) ** 0.5)
+    for step in (k for k in range(1, len(lengths)) if lengths[k] > lengths[k - 1]):
+        last_ten = [accuracy for _, accuracy in metrics["accuracy"][step - 11 : step - 1]]
+        assert lengths[step - 10] == lengths[step - 1] and sum(last_ten) / 10 >= 0.98
+
+
+def test_a_preset_changes_defaults_only(tmp_path):
+    words = ["--preset", "long_memory", "--input_length", "30", "--train_steps", "1", "--learning_rate", "0.05"]
+    for model, init, curriculum in (("RNN", "bistable", 0), ("LSTM", "chrono", 20)):
+        assert train(*words, "--model_type", model, "--run_dir", tmp_path / model).returncode == 0
+        arguments = json.loads((tmp_path / model / "config.json").read_text())["arguments"]
+        assert (arguments["init"], arguments["curriculum"], arguments["learning_rate"]) == (init, curriculum, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["RNN", "LSTM"])
+def test_long_memory_holds_at_two_hundred_digits(tmp_path, model):
+    done = train("--model_type", model, "--input_length", 199, "--preset", "long_memory", "--run_dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["converged"] and result["test_accuracy"] >= 0.99
+
+
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
     """Two durable writes each for config, metrics and result, and three for each of the three checkpoints (metrics first)."""
@@ -164,6 +204,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         (["--num_hidden", "many"], "argument --num_hidden: invalid positive_int value: 'many'"),
         (["--learning_rate", "nan"], "argument --learning_rate/--lr: must be a finite number above 0, not nan"),
         (["--learning_rate", "0"], "argument --learning_rate/--lr: must be a finite number above 0"),
+        (["--preset", "photographic"], "argument --preset: invalid choice: 'photographic'"),
+        (["--curriculum", "-1"], "argument --curriculum: must be at least 0, not -1"),
         (["--seed", "-1"], "argument --seed: must be at least 0"),
         (["--num_classes", "5"], "at least 10 classes"),
         (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
@@ -219,10 +261,10 @@ def test_every_flag_changes_the_training(tmp_path, reference):
     base = contents(reference)[0]["model"]
     changes = [
         *(["--optimizer", name] for name in ("adam", "sgd", "momentum", "adagrad", "adadelta")),
-        *(["--init", name] for name in ("orthogonal", "identity")),
+        *(["--init", name] for name in ("orthogonal", "identity", "bistable")),
         *(["--learning_rate", "0.01"], ["--max_norm", "0.01"], ["--seed", "1"], ["--batch_size", "17"]),
         *(["--input_dim", "10"], ["--num_hidden", "17"], ["--num_classes", "11"], ["--input_length", "4"]),
-        *(["--model_type", "LSTM"], ["--train_steps", "59"]),
+        *(["--model_type", "LSTM"], ["--train_steps", "59"], ["--curriculum", "1"], ["--preset", "long_memory"]),
     ]
     seen = [base]
     for number, words in enumerate(changes):

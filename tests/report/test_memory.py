@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from part1 import lstm_kernel
+from part1.bptt import lstm_sequence
 from part1.compare_optimizers import CURVATURE, PATH_LEARNING_RATES, PATH_STEPS, START
 from part1.dataset import draw_palindromes
 from part1.lstm import LSTM, to_torch_order
@@ -254,3 +256,48 @@ def test_a_rotation_keeps_the_gradient():
     W = random_orthogonal(32, torch.Generator().manual_seed(0))
     product = torch.linalg.matrix_power(W, 59)
     assert_equal(torch.linalg.svdvals(product), torch.ones(32), 1e-5)
+
+
+def test_a_switch_is_not_turned_by_small_inputs():
+    """h <- tanh(2h + u): stable at +-0.958; |u| below sqrt 2 - ln(1 + sqrt 2) = 0.533 leaves a state on either side."""
+    limit = math.sqrt(2) - math.log(1 + math.sqrt(2))
+    assert abs(limit - 0.533) < 5e-4
+    h = torch.tensor(0.1)
+    for _ in range(100):
+        h = torch.tanh(2 * h)
+    assert abs(h.item() - 0.958) < 1e-3 and abs(2 * (1 - h.item() ** 2) - 0.166) < 1e-3
+    assert abs((998 * math.log10(2 * (1 - h.item() ** 2))) + 777) < 1
+    for u, turned in ((-limit + 1e-3, False), (-limit - 1e-3, True)):  # the worst: the same input at every step
+        state = h.clone()
+        for _ in range(10_000):
+            state = torch.tanh(2 * state + u)
+        assert (state < 0) == turned
+    inputs = limit * (2 * torch.rand(1_000, 500, generator=torch.Generator().manual_seed(0)) - 1)
+    states = h.expand(500).clone()
+    for u in inputs:
+        states = torch.tanh(2 * states + u)
+        assert (states > 0).all()
+
+
+def test_the_first_input_sets_the_switch():
+    """From h = 0 and with small inputs h(t) is near the sum of 2^(t-s) u(s): the first has 3 times the others' variance."""
+    u = 1e-9 * numbers(20, 50)
+    h = torch.zeros(50)
+    for u_t in u:
+        h = torch.tanh(2 * h + u_t)
+    weights = 2.0 ** torch.arange(19, -1, -1)
+    assert_equal(h / 1e-9 / 2**19, (weights.unsqueeze(1) * u).sum(0) / 1e-9 / 2**19, 1e-5)
+    assert abs(weights[0] ** 2 / weights[1:].square().sum() - 3) < 1e-9 * 3e3
+
+
+def test_the_compiled_steps_equal_the_calls(monkeypatch):
+    if not lstm_kernel._load():
+        pytest.skip("the kernel is not compiled (make kernel); tests/part1/test_bptt.py compiles one of its own")
+    z, W_h = numbers(12, 3, 20).requires_grad_(), (0.4 * numbers(20, 5)).requires_grad_()
+    found = []
+    for compiled in (True, False):
+        monkeypatch.setattr(lstm_kernel, "_load", lambda compiled=compiled: compiled)
+        h, c = lstm_sequence(z, None, None, W_h)
+        found.append((h, c, *torch.autograd.grad((h * h.cos()).sum() + c.sum(), (z, W_h))))
+    for one, other in zip(*found):
+        assert_equal(one, other, 1e-12)
