@@ -31,6 +31,7 @@ from benchmarks.scaling_processes import MODELS
 from common.errors import ArgumentParser, CommandError, positive_float, positive_int, run_command
 from common.experiment import FIGURES, read_results, write_results
 from common.machine import ROOT
+from part1 import lstm_kernel
 
 NAME, PAGE = "benchmark_scaling", ROOT / "benchmarks" / "scaling.md"
 LARGE_GB = 2.0
@@ -62,6 +63,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             load, _, _ = os.getloadavg()
             rows = [entry("machine", "cores", os.cpu_count()), entry("machine", "load before", load)]
+            rows.append(entry("machine", "LSTM compiled", int(lstm_kernel.library().exists())))
             rows += texts(args.large_gb, Path(folder))
             rows += [entry(**found) for found in torchrun(2, Path(folder), "steps", "--repeats", str(args.repeats))]
         write_results(NAME, rows)
@@ -186,6 +188,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         measured=table_of_steps(value, fastest_rounds),
         latency=f"{1e6 * link.latency:.0f}",
         bandwidth=f"{link.bandwidth / 1e9:.2f}",
+        compiled="compiled" if value["machine", "LSTM compiled"] else "as PyTorch's calls",
         cores=value["machine", "cores"],
         load=f"{value['machine', 'load before']:.1f}",
         furthest=furthest(checked(value)),
@@ -375,8 +378,8 @@ the file before, and {taken} are what they take in training.
 
 ## Two processes, measured
 
-Part 2's models, float32, over gloo on one machine, one thread a process. Weak: the same batch for each process. Strong:
-the same batch for both together. Medians over rounds in which each variant has its turn, and the fastest rounds, with
+Part 2's models, float32, the LSTM's steps {compiled}, over gloo on one machine, one thread a process. Weak: the same batch
+for each process. Strong: the same batch for both together. Medians over rounds in which each variant has its turn, and the fastest rounds, with
 a machine of {cores} cores that had a load of {load} from others before.
 
 {measured}

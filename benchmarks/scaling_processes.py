@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.part1 import with_kernel
 from common.distributed import first_goes_first, gather, process_group, rank, total, total_gradients
 from common.errors import ArgumentParser, positive_int, run_command
 from part2 import dataset
@@ -74,8 +75,8 @@ def steps(repeats: int) -> list[dict[str, Any]]:
             }
         variants["gradients summed"] = lambda model=model: total_gradients(model)
         rows += timed(name, variants, repeats if n > 500 else 10 * repeats)
-        with Operations() as operations:
-            training_step(model, optimizer, text, communicate=False)()
+        with Operations() as operations:  # as a GPU would be given them
+            with_kernel(False, training_step(model, optimizer, text, communicate=False))()
         counts = {
             "operations a step": operations.number,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
