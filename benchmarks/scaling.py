@@ -378,9 +378,9 @@ the file before, and {taken} are what they take in training.
 
 ## Two processes, measured
 
-Part 2's models, float32, the LSTM's steps {compiled}, over gloo on one machine, one thread a process. Weak: the same batch
-for each process. Strong: the same batch for both together. Medians over rounds in which each variant has its turn, and the fastest rounds, with
-a machine of {cores} cores that had a load of {load} from others before.
+Part 2's models, float32, the LSTM's steps {compiled}, over gloo on one machine, one thread a process. Weak: the same
+batch for each process. Strong: the same batch for both together. Medians over rounds in which each variant has its turn,
+and the fastest rounds, with a machine of {cores} cores that had a load of {load} from others before.
 
 {measured}
 

@@ -64,7 +64,6 @@ PRESETS = {
         },
     }
 }
-PRESETS["long_memory"]["NumPyLSTM"] = PRESETS["long_memory"]["LSTM"]
 COLUMNS = (
     "length",
     "loss",
@@ -243,7 +242,7 @@ def parse_arguments() -> Namespace:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     chosen, _ = parser.parse_known_args()
     if chosen.preset:
-        parser.set_defaults(**PRESETS[chosen.preset][chosen.model_type])
+        parser.set_defaults(**PRESETS[chosen.preset][chosen.model_type.removeprefix("NumPy")])
     args = parser.parse_args()
     if args.num_classes < 10:
         parser.error("argument --num_classes: the ten digits need at least 10 classes")
