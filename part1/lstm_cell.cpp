@@ -31,7 +31,7 @@ template <typename V> V tanh(const V& a) { return V(2) * sigmoid(V(2) * a) - V(1
 
 // Calls body(b, j, k) for units j ... j+k-1 of sequence b, k at most a vector's size.
 template <typename V, typename Body> void for_all_units(int64_t B, int64_t n, const Body& body) {
-  at::parallel_for(0, B, std::max<int64_t>(1, 4096 / n), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, B, 1 + 4096 / (n + 1), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; b++)
       for (int64_t j = 0; j < n; j += V::size()) body(b, j, std::min<int64_t>(V::size(), n - j));
   });

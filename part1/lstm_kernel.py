@@ -111,14 +111,18 @@ class LSTMSequence(torch.autograd.Function):
         gates, c, h, W_h = ctx.saved_tensors
         T, B, n, first = *h[1:].shape, int(ctx.zero_h_0)
         d_a = torch.empty_like(gates) if graph_is_kept() else gates  # each gate is read before its gradient takes its place
-        d_c, d_h = grad_c_T.clone(), grad_h[-1].contiguous()
+        d_c, d_h = contiguous_copy(grad_c_T), grad_h[-1].contiguous()
         plus_product = adder_of_products(W_h.t(), B)
         for t in range(T - 1, -1, -1):
             torch.ops.lstm_cell.backward(gates[t], c[t], c[t + 1], d_h, d_c, d_a[t])
             if t >= first:
-                d_h = plus_product(grad_h[t - 1].clone() if t else torch.zeros_like(d_h), d_a[t])
+                d_h = plus_product(contiguous_copy(grad_h[t - 1]) if t else torch.zeros_like(d_h), d_a[t])
         d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:T].view(-1, n)
         return d_a, None if first else d_h, d_c, d_W_h, None
+
+
+def contiguous_copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def graph_is_kept() -> bool:

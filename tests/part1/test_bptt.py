@@ -113,6 +113,24 @@ def test_inputs_that_are_not_contiguous():
     torch.testing.assert_close(gradient.transpose(0, 1), expected_gradient, rtol=0, atol=1e-10)
 
 
+def test_gradients_that_are_not_contiguous():
+    """A loss that looks at the states with their axes in another order hands its gradients back in that order."""
+    arguments, mixing = lstm_arguments(6, 3, 4), torch.randn(6, 4, 3, dtype=torch.float64)
+
+    def loss(h, c):
+        return (h.transpose(1, 2) * mixing).sum() + (c.t() * mixing[0]).sum()
+
+    gradients = torch.autograd.grad(loss(*lstm_sequence(*arguments)), arguments)
+    expected = torch.autograd.grad(loss(*lstm_loop(*arguments)), arguments)
+    torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("B", "n"), [(0, 3), (2, 0)])
+def test_nothing_to_compute(B, n):
+    h, c = lstm_sequence(torch.zeros(4, B, 4 * n), None, None, torch.zeros(4 * n, n))
+    assert h.shape == (4, B, n) and c.shape == (B, n)
+
+
 def test_inputs_are_left_as_they_were():
     arguments = lstm_arguments(5, 2, 3)
     before = [argument.detach().clone() for argument in arguments]
