@@ -51,11 +51,11 @@ NUM_DRAWN = 500  # batches of T = 128, B = 256
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; what is slow takes a tenth")
+    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; what is slow takes a sixth")
     parser.add_argument("--train_steps", type=positive_int, default=400, help="of the end-to-end runs")
     parser.add_argument("--large_gb", type=non_negative_float, default=2.0, help="size of the large text; 0 leaves it out")
     args = parser.parse_args()
-    few = max(3, args.repeats // 10)
+    few = max(5, args.repeats // 6)
     rows = large_text(args.large_gb) if args.large_gb else []  # first: a child's peak memory starts at its parent's
     rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats)
     rows += training(args.train_steps) + precisions(args.train_steps)

@@ -188,7 +188,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         measured=table_of_steps(value, fastest_rounds),
         latency=f"{1e6 * link.latency:.0f}",
         bandwidth=f"{link.bandwidth / 1e9:.2f}",
-        compiled="compiled" if value["machine", "LSTM compiled"] else "as PyTorch's calls",
+        compiled="compiled" if value.get(("machine", "LSTM compiled")) else "as PyTorch's calls",
         cores=value["machine", "cores"],
         load=f"{value['machine', 'load before']:.1f}",
         furthest=furthest(checked(value)),
