@@ -125,6 +125,7 @@ def _optimizers(curves):
 def _long_memory(rows, gradients):
     numbers = {
         "memory-long-runs": str(len(rows)),
+        "memory-long-seeds": str(len(_chosen(rows, model="RNN", T=1000))),
         "memory-long-min": fixed(math.floor(1000 * min(row["test_accuracy"] for row in rows)) / 1000, 3),
     }
     for model in MODELS:

@@ -127,13 +127,13 @@ def test_the_tuned_family_reaches_99_percent_at_every_length():
 
 
 def test_both_models_remember_a_digit_for_a_thousand_steps():
-    """The committed results hold what the README says of them: 5 seeds, accuracy 0.99, half an hour each."""
+    """The committed results hold what the README says of them: accuracy 0.99, half an hour each."""
     from common.experiment import read_results
 
     rows = read_results(long_memory.NAME)
     assert {(row["model"], row["T"], row["seed"]) for row in rows} == set(long_memory.full_plan())
     longest = [row for row in rows if row["T"] == 1000]
-    assert len(longest) == 10 and max(row["seconds"] for row in longest) < 30 * 60
+    assert max(row["seconds"] for row in longest) < 30 * 60
     assert min(row["test_accuracy"] for row in rows) >= 0.99
 
 
