@@ -140,9 +140,9 @@ def _long_memory(rows, gradients):
             else str(steps[0]),
             f"{name}-minutes": fixed(max(row["seconds"] for row in longest) / 60, 0),
         }
-        for moment in ("initial", "trained"):
-            share = norm[moment, 1] / norm[moment, 999]
-            numbers[f"{name}-share-{moment}"] = scientific(share) if share else "0"
+        if model == "LSTM":  # the RNN's are zero
+            shares = {moment: norm[moment, 1] / norm[moment, 999] for moment in ("initial", "trained")}
+            numbers |= {f"{name}-share-{moment}": scientific(share) for moment, share in shares.items()}
     return numbers
 
 
