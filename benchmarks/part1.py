@@ -118,7 +118,7 @@ def lstm_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Call
         return h
 
     variants = {"torch.nn.LSTM": forward_backward(lambda: library(x)[0][-1], [*library.parameters()])}
-    if lstm_kernel.library().exists():
+    if lstm_kernel.compiled():
         variants |= {"ours, compiled": ours(True, torch.float32), "ours, compiled, bf16": ours(True, torch.bfloat16)}
     return variants | {
         "ours": ours(False, torch.float32),
@@ -130,9 +130,9 @@ def lstm_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Call
 
 def with_kernel(compiled: bool, call: Callable[[], None]) -> Callable[[], None]:
     def called() -> None:
-        load, lstm_kernel._load = lstm_kernel._load, lstm_kernel._load if compiled else lambda: False
+        kept, lstm_kernel.compiled = lstm_kernel.compiled, lstm_kernel.compiled if compiled else lambda: False
         call()
-        lstm_kernel._load = load
+        lstm_kernel.compiled = kept
 
     return called
 

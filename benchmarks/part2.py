@@ -165,7 +165,7 @@ def model_steps(repeats: int, few: int) -> list[dict]:
         variants = {
             "torch.nn, float32": forward_backward(lambda x, m=library: library_logits(m, x), nn.ModuleList(library), text),
         }
-        for compiled in (False, True) if lstm_kernel.library().exists() else (False,):
+        for compiled in (False, True) if lstm_kernel.compiled() else (False,):
             for precision, ours in (("float32", model), ("bf16", bf16)):
                 call = with_kernel(compiled, forward_backward(ours, ours, text))
                 variants[f"ours, compiled, {precision}" if compiled else f"ours, {precision}"] = call

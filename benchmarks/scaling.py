@@ -63,7 +63,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             load, _, _ = os.getloadavg()
             rows = [entry("machine", "cores", os.cpu_count()), entry("machine", "load before", load)]
-            rows.append(entry("machine", "LSTM compiled", int(lstm_kernel.library().exists())))
+            rows.append(entry("machine", "LSTM compiled", int(lstm_kernel.compiled())))
             rows += texts(args.large_gb, Path(folder))
             rows += [entry(**found) for found in torchrun(2, Path(folder), "steps", "--repeats", str(args.repeats))]
         write_results(NAME, rows)

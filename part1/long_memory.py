@@ -14,7 +14,6 @@ gradient arrives at which step of 1,000; and a figure of each.
 
 import sys
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 if not __package__:  # run as a script
@@ -24,7 +23,7 @@ from common.experiment import FIGURES, Job, experiment_parser, read_results, run
 from common.machine import ROOT, short_path
 from part1.gradient_flow import gradient_norms
 from part1.sweep import NAME as HANDOUT
-from part1.sweep import by_curve
+from part1.sweep import by_curve, draw_curve
 
 RUNS = ROOT / "runs" / "part1" / "long_memory"
 NAME, GRADIENTS = "part1_long_memory", "part1_long_memory_gradients"
@@ -95,12 +94,7 @@ def draw_accuracy(rows: list[dict[str, Any]]) -> None:
         families = (("handout's settings", handout), ("long memory", [{**row, "family": NAME} for row in rows]))
         for k, (label, runs) in enumerate(families):
             lengths = by_curve(runs)[runs[0]["family"], model]
-            T, colour = sorted(lengths), COLOURS[k]
-            axes.plot(T, [mean(lengths[t]) for t in T], LINE_STYLES[1 - k], color=colour, label=label)
-            axes.fill_between(
-                T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=colour, alpha=0.15, linewidth=0
-            )
-            axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), MARKERS[k], color=colour, markersize=2, alpha=0.6)
+            draw_curve(axes, lengths, LINE_STYLES[1 - k], COLOURS[k], MARKERS[k], label)
         axes.plot(*zip(*PUBLISHED[model]), "x", color="0.3", markersize=6, label="published report")
         axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
         axes.set(xscale="log", xlabel="palindrome length $T$", title=model, ylim=(0, 1.05))

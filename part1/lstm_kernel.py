@@ -43,11 +43,11 @@ WIDE = 256  # hidden units from which oneDNN's products are faster in float32
 
 def main() -> None:
     ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    build(library())
-    print(f"compiled: {short_path(library())}")
+    build(kernel_file())
+    print(f"compiled: {short_path(kernel_file())}")
 
 
-def library() -> Path:
+def kernel_file() -> Path:
     """Where the compiled kernel lies: one file for each version of source and PyTorch, and each kind of processor."""
     version = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {SOURCE.read_text(encoding='utf-8')}"
     return ROOT / "build" / f"lstm_cell-{hashlib.sha256(version.encode()).hexdigest()[:12]}.so"
@@ -78,14 +78,23 @@ def build(path: Path) -> None:
 def fits(z: Tensor, c_0: Tensor) -> bool:
     """Whether there is a compiled kernel for these tensors: on the CPU, all of one type, or bfloat16 with float32 cells."""
     types = (torch.float32, torch.float32), (torch.float64, torch.float64), (torch.bfloat16, torch.float32)
-    return z.device.type == c_0.device.type == "cpu" and (z.dtype, c_0.dtype) in types and _load()
+    return z.device.type == c_0.device.type == "cpu" and (z.dtype, c_0.dtype) in types and compiled()
 
 
 @cache
-def _load() -> bool:
-    if not library().exists():
+def compiled() -> bool:
+    """Whether the kernel is there; it is then loaded.
+
+    Raises:
+        CommandError: its file is damaged.
+    """
+    if not kernel_file().exists():
         return False
-    torch.ops.load_library(library())
+    try:
+        torch.ops.load_library(kernel_file())
+    except OSError:
+        name = short_path(kernel_file())
+        raise CommandError(f"{name} is damaged: part1/lstm_kernel.py compiles it anew; or remove it") from None
     return True
 
 

@@ -109,18 +109,20 @@ def draw(rows: list[dict[str, Any]]) -> None:
     figure, panels = new_figure(1, 2, sharey=True)
     for axes, family in zip(panels, LENGTHS):
         for k, model in enumerate(("RNN", "LSTM")):
-            lengths = by_curve(rows).get((family, model), {})
-            T = sorted(lengths)
-            axes.plot(T, [mean(lengths[t]) for t in T], LINE_STYLES[k], color=COLOURS[k], label=model)
-            axes.fill_between(
-                T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=COLOURS[k], alpha=0.15, linewidth=0
-            )
-            axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), MARKERS[k], color=COLOURS[k], markersize=2, alpha=0.6)
+            draw_curve(axes, by_curve(rows).get((family, model), {}), LINE_STYLES[k], COLOURS[k], MARKERS[k], model)
         axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
         axes.set(xlabel="palindrome length $T$", title=family)
     panels[0].set_ylabel("accuracy on 10,000 fresh palindromes")
     panels[0].legend()
     save_figure(figure, FIGURES / NAME)
+
+
+def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: str, marker: str, label: str) -> None:
+    """Draw accuracies by length, {T: [accuracy of each seed]}: the mean as a line, the range as a band, every run."""
+    T = sorted(lengths)
+    axes.plot(T, [mean(lengths[t]) for t in T], style, color=colour, label=label)
+    axes.fill_between(T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=colour, alpha=0.15, linewidth=0)
+    axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), marker, color=colour, markersize=2, alpha=0.6)
 
 
 def parse_arguments() -> Namespace:

@@ -15,20 +15,18 @@ from part1.bptt import lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     """Compiled into a folder of the test's own, so that nothing else runs it that did not before."""
-    if not lstm_kernel.library().exists():
+    if not lstm_kernel.compiled():
         try:
             lstm_kernel.build(tmp_path_factory.mktemp("kernel") / "lstm_cell.so")
         except CommandError as error:
             pytest.skip(str(error))
-    elif not lstm_kernel._load():
-        pytest.fail("the compiled kernel does not load")
 
 
 @pytest.fixture(autouse=True, params=["calls", "compiled"])
 def steps(request, monkeypatch):
     if request.param == "compiled":
         request.getfixturevalue("kernel")
-    monkeypatch.setattr(lstm_kernel, "_load", lambda: request.param == "compiled")
+    monkeypatch.setattr(lstm_kernel, "compiled", lambda: request.param == "compiled")
     return request.param
 
 
@@ -231,3 +229,18 @@ def test_float32_is_as_good_as_torch_nn():
 def test_shapes_that_do_not_fit_are_named(z, h_0, W_hh, message):
     with pytest.raises(ValueError, match=message):
         rnn_sequence(torch.zeros(z), torch.zeros(h_0), torch.zeros(W_hh))
+
+
+def test_a_damaged_kernel_is_named(tmp_path, monkeypatch):
+    monkeypatch.undo()  # `compiled` itself is tried
+    monkeypatch.setattr(lstm_kernel, "kernel_file", lambda: tmp_path / "lstm_cell.so")
+    assert not lstm_kernel.compiled.__wrapped__()
+    (tmp_path / "lstm_cell.so").write_bytes(b"")
+    with pytest.raises(CommandError, match=r"lstm_cell\.so is damaged: part1/lstm_kernel\.py compiles it anew"):
+        lstm_kernel.compiled.__wrapped__()
+
+
+def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(CommandError, match="compiling the kernel needs no-such-compiler, which is not here"):
+        lstm_kernel.build(tmp_path / "lstm_cell.so")

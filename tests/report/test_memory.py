@@ -291,12 +291,12 @@ def test_the_first_input_sets_the_switch():
 
 
 def test_the_compiled_steps_equal_the_calls(monkeypatch):
-    if not lstm_kernel._load():
+    if not lstm_kernel.compiled():
         pytest.skip("the kernel is not compiled (make kernel); tests/part1/test_bptt.py compiles one of its own")
     z, W_h = numbers(12, 3, 20).requires_grad_(), (0.4 * numbers(20, 5)).requires_grad_()
     found = []
     for compiled in (True, False):
-        monkeypatch.setattr(lstm_kernel, "_load", lambda compiled=compiled: compiled)
+        monkeypatch.setattr(lstm_kernel, "compiled", lambda compiled=compiled: compiled)
         h, c = lstm_sequence(z, None, None, W_h)
         found.append((h, c, *torch.autograd.grad((h * h.cos()).sum() + c.sum(), (z, W_h))))
     for one, other in zip(*found):

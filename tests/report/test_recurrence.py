@@ -363,9 +363,9 @@ def test_the_lstm_through_time():
 @pytest.mark.parametrize(("compiled", "tensors"), [(False, 7), (True, 6)])
 def test_a_step_keeps_seven_hidden_sized_tensors(compiled, tensors, monkeypatch):
     """Compiled it is six: tanh c is computed again."""
-    if compiled and not lstm_kernel._load():
+    if compiled and not lstm_kernel.compiled():
         pytest.skip("the kernel is not compiled (make kernel)")
-    monkeypatch.setattr(lstm_kernel, "_load", lambda: compiled)
+    monkeypatch.setattr(lstm_kernel, "compiled", lambda: compiled)
 
     def saved_bytes(steps):
         storages = {}
