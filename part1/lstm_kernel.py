@@ -1,21 +1,21 @@
-"""The fast way through the LSTM's recurrence on a CPU: the element-wise part of a step, compiled into one pass.
+"""The fast way through the LSTM's recurrence on a CPU: the loop over time, compiled.
 
     python part1/lstm_kernel.py
 
-compiles `lstm_cell.cpp` once, in half a minute, with a C++ compiler and Ninja (`pip install ninja`). From then on
+compiles `lstm_kernel.cpp` once, in half a minute, with a C++ compiler and Ninja (`pip install ninja`). From then on
 `bptt.lstm_sequence` runs it; where it was not compiled, and on GPUs, `bptt.py` computes the same in more calls. The tests hold
 the two equal.
 
-What it saves: PyTorch's calls go over memory a dozen times a step, and half of that time is spent in tanh, which here is
-2 sigma(2x) - 1. The gates take z's memory, and in the backward pass their gradients the gates'. The products of wide layers go
-through oneDNN, as those of `torch.nn.LSTM` do, with the weights brought into its layout once a sequence.
+What it saves: each thread takes its sequences through all steps without waiting for the others. PyTorch's calls go over memory
+a dozen times a step, and half of that time is spent in tanh; here it is one pass, with tanh x = 2 sigma(2x) - 1. The gates take
+z's memory, and in the backward pass their gradients the gates'. The products of wide layers go through oneDNN, as those of
+`torch.nn.LSTM` do, with the weights brought into its layout once a sequence.
 """
 
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ if not __package__:  # run as a script
 from common.errors import ArgumentParser, CommandError, run_command
 from common.machine import ROOT, short_path
 
-SOURCE = Path(__file__).with_name("lstm_cell.cpp")
+SOURCE = Path(__file__).with_suffix(".cpp")
 VECTORS = {
     "AVX2": ["-mavx2", "-mfma", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"],
     "AVX512": [
@@ -50,7 +50,7 @@ def main() -> None:
 def kernel_file() -> Path:
     """Where the compiled kernel lies: one file for each version of source and PyTorch, and each kind of processor."""
     version = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {SOURCE.read_text(encoding='utf-8')}"
-    return ROOT / "build" / f"lstm_cell-{hashlib.sha256(version.encode()).hexdigest()[:12]}.so"
+    return ROOT / "build" / f"lstm_kernel-{hashlib.sha256(version.encode()).hexdigest()[:12]}.so"
 
 
 def build(path: Path) -> None:
@@ -69,10 +69,10 @@ def build(path: Path) -> None:
     flags = ["-O3", *OPENMP, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]
     with TemporaryDirectory(dir=path.parent) as folder:
         try:
-            cpp_extension.load("lstm_cell", [str(SOURCE)], flags, build_directory=folder, is_python_module=False)
+            cpp_extension.load("lstm_kernel", [str(SOURCE)], flags, build_directory=folder, is_python_module=False)
         except (RuntimeError, OSError) as error:
             raise CommandError(f"the kernel does not compile: {str(error).splitlines()[-1]}") from None
-        os.replace(Path(folder, "lstm_cell.so"), path)
+        os.replace(Path(folder, "lstm_kernel.so"), path)
 
 
 def fits(z: Tensor, c_0: Tensor) -> bool:
@@ -106,10 +106,7 @@ class LSTMSequence(torch.autograd.Function):
         T, B, n = gates.shape[0], *h_0.shape
         h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)
         h[0], c[0] = h_0, c_0
-        plus_product = adder_of_products(W_h, B)
-        for t, (z_t, h_before, c_before, h_t, c_t) in enumerate(zip(gates, h, c, h[1:], c[1:])):
-            a = plus_product(z_t, h_before) if t >= zero_h_0 else z_t
-            torch.ops.lstm_cell.forward(a, c_before, z_t, c_t, h_t)  # the gates take the place of z(t)
+        torch.ops.lstm_kernel.forward(gates, c, h, transposed(W_h, B), zero_h_0)  # the gates take the place of z
         ctx.save_for_backward(gates, c, h, W_h)
         ctx.zero_h_0 = zero_h_0
         return h[1:], c[T].clone()
@@ -120,18 +117,10 @@ class LSTMSequence(torch.autograd.Function):
         gates, c, h, W_h = ctx.saved_tensors
         T, B, n, first = *h[1:].shape, int(ctx.zero_h_0)
         d_a = torch.empty_like(gates) if graph_is_kept() else gates  # each gate is read before its gradient takes its place
-        d_c, d_h = contiguous_copy(grad_c_T), grad_h[-1].contiguous()
-        plus_product = adder_of_products(W_h.t(), B)
-        for t in range(T - 1, -1, -1):
-            torch.ops.lstm_cell.backward(gates[t], c[t], c[t + 1], d_h, d_c, d_a[t])
-            if t >= first:
-                d_h = plus_product(contiguous_copy(grad_h[t - 1]) if t else torch.zeros_like(d_h), d_a[t])
+        d_c, d_h = grad_c_T.clone(memory_format=torch.contiguous_format), h.new_empty(B, n)
+        torch.ops.lstm_kernel.backward(gates, c, grad_h, d_c[None], d_h[None], d_a, transposed(W_h.t(), B), first)
         d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:T].view(-1, n)
         return d_a, None if first else d_h, d_c, d_W_h, None
-
-
-def contiguous_copy(tensor: Tensor) -> Tensor:
-    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def graph_is_kept() -> bool:
@@ -139,13 +128,12 @@ def graph_is_kept() -> bool:
     return getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
 
 
-def adder_of_products(W: Tensor, batch_size: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function y + x W^T of (B, m) y, whose memory it may take, and (B, k) x, for (m, k) weights."""
+def transposed(W: Tensor, batch_size: int) -> Tensor:
+    """Return W^T, as a view or, where that is faster, copied into oneDNN's layout."""
     wide = min(W.shape) >= WIDE or W.dtype == torch.bfloat16
     if wide and W.dtype != torch.float64 and torch.backends.mkldnn.is_available():
-        packed = torch.ops.mkldnn._reorder_linear_weight(W.contiguous(), batch_size)
-        return lambda y, x: torch.ops.mkldnn._linear_pointwise.binary(x, y, packed, None, "add")
-    return lambda y, x: y.addmm_(x, W.t())
+        return torch.ops.mkldnn._reorder_linear_weight(W.contiguous(), batch_size)
+    return W.t()
 
 
 if __name__ == "__main__":

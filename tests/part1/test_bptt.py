@@ -17,7 +17,7 @@ def kernel(tmp_path_factory):
     """Compiled into a folder of the test's own, so that nothing else runs it that did not before."""
     if not lstm_kernel.compiled():
         try:
-            lstm_kernel.build(tmp_path_factory.mktemp("kernel") / "lstm_cell.so")
+            lstm_kernel.build(tmp_path_factory.mktemp("kernel") / "lstm_kernel.so")
         except CommandError as error:
             pytest.skip(str(error))
 
@@ -28,6 +28,15 @@ def steps(request, monkeypatch):
         request.getfixturevalue("kernel")
     monkeypatch.setattr(lstm_kernel, "compiled", lambda: request.param == "compiled")
     return request.param
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    """From 32 sequences on the compiled steps share them out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
 
 
 def rnn_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
@@ -62,7 +71,7 @@ def test_rnn_sequence_equals_the_loop(T, B, n):
     torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16)])
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16), (4, 33, 17)])
 def test_lstm_sequence_equals_the_loop(T, B, n):
     arguments = lstm_arguments(T, B, n)
     outputs, expected = lstm_sequence(*arguments), lstm_loop(*arguments)
@@ -158,12 +167,15 @@ def test_overwriting_z_changes_nothing_but_z():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "n", "share"),
-    [*((torch.bfloat16, n, 0.02) for n in (5, 16, 33, 300)), *((torch.float32, n, 1e-5) for n in (130, 256))],
+    ("dtype", "B", "n", "share"),
+    [
+        *((torch.bfloat16, 3, n, 0.02) for n in (5, 16, 33, 300)),
+        *((torch.float32, B, n, 1e-5) for B in (3, 40) for n in (130, 256)),
+    ],
 )
-def test_lower_precision_errs_by_no_more_than_its_digits(dtype, n, share):
+def test_lower_precision_errs_by_no_more_than_its_digits(dtype, B, n, share):
     """States and gradients, each within a share of its largest number; with bfloat16 the cells are float32."""
-    arguments = lstm_arguments(7, 3, n)
+    arguments = lstm_arguments(7, B, n)
     rounded = [argument.detach().to(dtype).requires_grad_() for argument in arguments]
     rounded[2] = arguments[2].detach().float().requires_grad_()
     outputs, expected = lstm_sequence(*rounded), lstm_loop(*arguments)
@@ -233,14 +245,14 @@ def test_shapes_that_do_not_fit_are_named(z, h_0, W_hh, message):
 
 def test_a_damaged_kernel_is_named(tmp_path, monkeypatch):
     monkeypatch.undo()  # `compiled` itself is tried
-    monkeypatch.setattr(lstm_kernel, "kernel_file", lambda: tmp_path / "lstm_cell.so")
+    monkeypatch.setattr(lstm_kernel, "kernel_file", lambda: tmp_path / "lstm_kernel.so")
     assert not lstm_kernel.compiled.__wrapped__()
-    (tmp_path / "lstm_cell.so").write_bytes(b"")
-    with pytest.raises(CommandError, match=r"lstm_cell\.so is damaged: part1/lstm_kernel\.py compiles it anew"):
+    (tmp_path / "lstm_kernel.so").write_bytes(b"")
+    with pytest.raises(CommandError, match=r"lstm_kernel\.so is damaged: part1/lstm_kernel\.py compiles it anew"):
         lstm_kernel.compiled.__wrapped__()
 
 
 def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(CommandError, match="compiling the kernel needs no-such-compiler, which is not here"):
-        lstm_kernel.build(tmp_path / "lstm_cell.so")
+        lstm_kernel.build(tmp_path / "lstm_kernel.so")

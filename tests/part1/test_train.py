@@ -89,7 +89,7 @@ CURRICULUM = [
 
 
 def test_a_curriculum_lengthens_what_is_mastered_and_resumes_to_the_same_bits(tmp_path):
-    """Half as long again after ten batches of at least 98 %, the learning rate with the square root; up to --input_length."""
+    """After ten batches of at least 99.5 % half as long again, up to --input_length, and a learning rate that falls."""
     assert train(*CURRICULUM, "--train_steps", 400, "--run_dir", tmp_path / "whole").returncode == 0
     assert train(*CURRICULUM, "--train_steps", 130, "--run_dir", tmp_path / "halves").returncode == 0
     assert train(*CURRICULUM, "--train_steps", 400, "--run_dir", tmp_path / "halves", "--resume").returncode == 0
@@ -98,11 +98,14 @@ def test_a_curriculum_lengthens_what_is_mastered_and_resumes_to_the_same_bits(tm
     metrics = read_metrics(tmp_path / "whole" / "metrics.csv")
     lengths = [int(length) for _, length in metrics["length"]]
     assert list(dict.fromkeys(lengths)) == [2, 3, 4, 6, 9, 12][: len(set(lengths))] and len(set(lengths)) >= 4
-    for length, (_, rate) in zip(lengths[1:], metrics["learning_rate"]):  # the rate is logged after the step, the length before
-        assert rate == pytest.approx(0.001 * (2 / length) ** 0.5)
-    for step in (k for k in range(1, len(lengths)) if lengths[k] > lengths[k - 1]):
-        last_ten = [accuracy for _, accuracy in metrics["accuracy"][step - 11 : step - 1]]
-        assert lengths[step - 10] == lengths[step - 1] and sum(last_ten) / 10 >= 0.98
+    rates = [rate for _, rate in metrics["learning_rate"]]  # logged after the step, the length before
+    for k in range(1, len(lengths) - 1):
+        if rates[k] == rates[k - 1]:
+            assert lengths[k + 1] == lengths[k]
+        else:
+            assert rates[k] == pytest.approx(rates[k - 1] / 1.5**0.5)
+            assert lengths[k + 1] == min(int(1.5 * lengths[k]), 12)
+            assert sum(accuracy for _, accuracy in metrics["accuracy"][k - 10 : k]) / 10 >= 0.995
 
 
 def test_a_preset_changes_defaults_only(tmp_path):

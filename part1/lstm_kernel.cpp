@@ -1,11 +1,13 @@
-// One step of the LSTM's element-wise part, forward and backward, each in one pass over memory (see lstm_kernel.py).
+// The LSTM's recurrence over a whole sequence, forward and backward (see lstm_kernel.py).
 //
-// All tensors are contiguous. gates, their pre-activations a and d_a are (B, 4n), g, i, f, o side by side, of type gate_t, as are
-// h and d_h, (B, n); gates may share the memory of a, and d_a that of gates. c, c_before and d_c are (B, n) of type cell_t, in
-// which everything is computed. Names and equations are those of bptt.py.
+// All tensors are contiguous. gates, their pre-activations a and d_a are (T, B, 4n), g, i, f, o side by side, of type gate_t, as
+// are h, (T+1, B, n) from h(0) on, and d_h; gates may share the memory of a, and d_a that of gates. c, (T+1, B, n), and d_c are of
+// type cell_t, in which everything but the products is computed. Names and equations are those of bptt.py.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/cpu/vec/vec.h>
 #include <torch/library.h>
 
@@ -38,7 +40,7 @@ template <typename V, typename Body> void for_all_units(int64_t B, int64_t n, co
 }
 
 template <typename gate_t, typename cell_t>
-void step(const Tensor& a, const Tensor& c_before, Tensor& gates, Tensor& c, Tensor& h) {
+void step(const Tensor& a, const Tensor& c_before, const Tensor& gates, const Tensor& c, const Tensor& h) {
   using V = Vector<cell_t>;
   const int64_t n = c.size(1);
   const auto* const A = a.const_data_ptr<gate_t>();
@@ -62,7 +64,8 @@ void step(const Tensor& a, const Tensor& c_before, Tensor& gates, Tensor& c, Ten
 }
 
 template <typename gate_t, typename cell_t>
-void step_back(const Tensor& gates, const Tensor& c_before, const Tensor& c, const Tensor& d_h, Tensor& d_c, Tensor& d_a) {
+void step_back(
+    const Tensor& gates, const Tensor& c_before, const Tensor& c, const Tensor& d_h, const Tensor& d_c, const Tensor& d_a) {
   using V = Vector<cell_t>;
   const int64_t n = c.size(1);
   const auto* const Y = gates.const_data_ptr<gate_t>();
@@ -87,6 +90,26 @@ void step_back(const Tensor& gates, const Tensor& c_before, const Tensor& c, con
   });
 }
 
+// y + x W, which may take the memory of y; W is dense or in oneDNN's layout.
+Tensor plus_product(const Tensor& y, const Tensor& x, const Tensor& W) {
+  if (!W.is_mkldnn()) return y.addmm_(x, W);
+  static const auto linear = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "binary");
+  std::vector<c10::IValue> arguments{x, y, W, c10::IValue(), "add"};
+  linear.callBoxed(arguments);
+  return arguments[0].toTensor();
+}
+
+// Calls body(rows), rows(x, t) being some sequences' rows of x[t]. Each thread takes its share of the sequences through all
+// steps: it waits for nobody, and finds in its cache what its last step has left there. Where the shares would be small, all
+// threads work on the same step instead.
+template <typename Body> void for_shares(int64_t B, const Body& body) {
+  const bool split = B >= 16 * at::get_num_threads();
+  at::parallel_for(0, B, split ? 1 : B, [&](int64_t begin, int64_t end) {
+    at::AutoDispatchBelowAutograd nothing_to_record;
+    body([=](const Tensor& x, int64_t t) { return x.select(0, t).narrow(0, begin, end - begin); });
+  });
+}
+
 template <typename Run> void with_types(const Tensor& gates, const Run& run) {
   switch (gates.scalar_type()) {
     case at::kFloat: return run(float(), float());
@@ -96,19 +119,43 @@ template <typename Run> void with_types(const Tensor& gates, const Run& run) {
   }
 }
 
-void forward(const Tensor& a, const Tensor& c_before, Tensor gates, Tensor c, Tensor h) {
-  with_types(gates, [&](auto gate, auto cell) { step<decltype(gate), decltype(cell)>(a, c_before, gates, c, h); });
+// W is W_h^T. The first product is that of step `first` (1 where h(0) is zero). gates holds z at first, h and c their index 0.
+void forward(const Tensor& gates, const Tensor& c, const Tensor& h, const Tensor& W, int64_t first) {
+  with_types(gates, [&](auto gate, auto cell) {
+    for_shares(gates.size(1), [&](const auto& rows) {
+      for (int64_t t = 0; t < gates.size(0); t++) {
+        const Tensor z_t = rows(gates, t), a = t < first ? z_t : plus_product(z_t, rows(h, t), W);
+        step<decltype(gate), decltype(cell)>(a, rows(c, t), z_t, rows(c, t + 1), rows(h, t + 1));
+      }
+    });
+  });
 }
 
-void backward(const Tensor& gates, const Tensor& c_before, const Tensor& c, const Tensor& d_h, Tensor d_c, Tensor d_a) {
+// W is W_h. d_c, (1, B, n), holds the gradient of c(T) at first, and in the end that of c(0); d_h_0, (1, B, n), that of h(0).
+void backward(
+    const Tensor& gates, const Tensor& c, const Tensor& grad_h, const Tensor& d_c, const Tensor& d_h_0, const Tensor& d_a,
+    const Tensor& W, int64_t first) {
   with_types(gates, [&](auto gate, auto cell) {
-    step_back<decltype(gate), decltype(cell)>(gates, c_before, c, d_h, d_c, d_a);
+    for_shares(gates.size(1), [&](const auto& rows) {
+      const int64_t T = gates.size(0);
+      Tensor d_h = rows(grad_h, T - 1).contiguous();
+      for (int64_t t = T - 1; t >= 0; t--) {
+        step_back<decltype(gate), decltype(cell)>(rows(gates, t), rows(c, t), rows(c, t + 1), d_h, rows(d_c, 0), rows(d_a, t));
+        if (t < first) return;
+        d_h = t ? rows(grad_h, t - 1).clone(at::MemoryFormat::Contiguous) : at::zeros_like(d_h);
+        d_h = plus_product(d_h, rows(d_a, t), W);
+      }
+      rows(d_h_0, 0).copy_(d_h);
+    });
   });
 }
 
 }  // namespace
 
-TORCH_LIBRARY(lstm_cell, m) {
-  m.def("forward(Tensor a, Tensor c_before, Tensor(a!) gates, Tensor(b!) c, Tensor(c!) h) -> ()", &forward);
-  m.def("backward(Tensor gates, Tensor c_before, Tensor c, Tensor d_h, Tensor(a!) d_c, Tensor(b!) d_a) -> ()", &backward);
+TORCH_LIBRARY(lstm_kernel, m) {
+  m.def("forward(Tensor(a!) gates, Tensor(b!) c, Tensor(c!) h, Tensor W, int first) -> ()", &forward);
+  m.def(
+      "backward(Tensor gates, Tensor c, Tensor grad_h, Tensor(a!) d_c, Tensor(b!) d_h_0, Tensor(c!) d_a, Tensor W, int first)"
+      " -> ()",
+      &backward);
 }
