@@ -160,7 +160,8 @@ VARIANTS = {"LSTM": lstm_variants, "RNN": rnn_variants}
 
 
 def input_part(x: Tensor, W_x: Tensor, b: Tensor) -> Tensor:
-    return torch.addmm(b, x.flatten(0, 1), W_x.t()).unflatten(0, x.shape[:2])
+    """As our models compute it."""
+    return torch.addmm(b, x.flatten(0, 1), W_x.t().contiguous()).unflatten(0, x.shape[:2])
 
 
 def forward_backward(last_state: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:

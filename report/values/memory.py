@@ -128,6 +128,7 @@ def _long_memory(rows, gradients):
         "memory-long-seeds": str(len(_chosen(rows, model="RNN", T=1000))),
         "memory-long-min": fixed(math.floor(1000 * min(row["test_accuracy"] for row in rows)) / 1000, 3),
     }
+    numbers["memory-long-rnn-hardest"] = thousands(max(row["steps"] for row in _chosen(rows, model="RNN")))
     for model in MODELS:
         name = f"memory-long-{model.lower()}"
         longest = _chosen(rows, model=model, T=1000)
@@ -138,11 +139,14 @@ def _long_memory(rows, gradients):
             f"{name}-steps": f"{thousands(min(steps))} to {thousands(max(steps))}"
             if min(steps) < max(steps)
             else str(steps[0]),
-            f"{name}-minutes": fixed(max(row["seconds"] for row in longest) / 60, 0),
         }
-        if model == "LSTM":  # the RNN's are zero
+        seconds = max(row["seconds"] for row in longest)
+        if model == "RNN":
+            numbers[f"{name}-seconds"] = fixed(seconds, 0)
+        else:
+            numbers[f"{name}-minutes"] = fixed(seconds / 60, 0)
             shares = {moment: norm[moment, 1] / norm[moment, 999] for moment in ("initial", "trained")}
-            numbers |= {f"{name}-share-{moment}": scientific(share) for moment, share in shares.items()}
+            numbers |= {f"{name}-share-{moment}": scientific(share) for moment, share in shares.items()}  # the RNN's are zero
     return numbers
 
 
