@@ -258,11 +258,11 @@ class Library(nn.Module):
 
 
 def training(train_steps: int, threads: int) -> list[dict]:
-    """Medians of three runs each, taken in turns, each in a process of its own: T = 11, the default arguments."""
+    """Medians of seven runs each, taken in turns, each in a process of its own: T = 11, the default arguments."""
     rows = []
     for model in ("RNN", "LSTM"):
         rates, shares = {f"torch.nn.{model}": [], "ours": []}, {}
-        for _ in range(3):
+        for _ in range(7):
             for name, found in rates.items():
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
                     rate, shares = child.submit(train, model, name != "ours", train_steps, threads).result()

@@ -38,7 +38,7 @@ VECTORS = {
     ],
 }
 OPENMP = ["-fopenmp"] if sys.platform == "linux" else []  # in PyTorch's own threads
-WIDE = 256  # hidden units from which oneDNN's products are faster in float32
+WIDE = 256  # hidden units from which oneDNN's products are worth bringing the weights into its layout
 
 
 def main() -> None:
@@ -130,8 +130,7 @@ def graph_is_kept() -> bool:
 
 def transposed(W: Tensor, batch_size: int) -> Tensor:
     """Return W^T, as a view or, where that is faster, copied into oneDNN's layout."""
-    wide = min(W.shape) >= WIDE or W.dtype == torch.bfloat16
-    if wide and W.dtype != torch.float64 and torch.backends.mkldnn.is_available():
+    if min(W.shape) >= WIDE and W.dtype != torch.float64 and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._reorder_linear_weight(W.contiguous(), batch_size)
     return W.t()
 
