@@ -40,53 +40,40 @@ template <typename V, typename Body> void for_all_units(int64_t B, int64_t n, co
 }
 
 template <typename gate_t, typename cell_t>
-void step(const Tensor& a, const Tensor& c_before, const Tensor& gates, const Tensor& c, const Tensor& h) {
+void step(int64_t B, int64_t n, const gate_t* a, const cell_t* c_before, gate_t* gates, cell_t* c, gate_t* h) {
   using V = Vector<cell_t>;
-  const int64_t n = c.size(1);
-  const auto* const A = a.const_data_ptr<gate_t>();
-  auto* const Y = gates.data_ptr<gate_t>();
-  const auto* const C_before = c_before.const_data_ptr<cell_t>();
-  auto* const C = c.data_ptr<cell_t>();
-  auto* const H = h.data_ptr<gate_t>();
-  for_all_units<V>(c.size(0), n, [&](int64_t b, int64_t j, int64_t k) {
+  for_all_units<V>(B, n, [=](int64_t b, int64_t j, int64_t k) {
     const int64_t at = b * n + j, at_gates = 4 * b * n + j;
-    const gate_t* const a_at = A + at_gates;
-    gate_t* const y_at = Y + at_gates;
+    const gate_t* const a_at = a + at_gates;
+    gate_t* const y_at = gates + at_gates;
     const V g = tanh(load<V>(a_at, k));                   // (4)
     const V i = sigmoid(load<V>(a_at + n, k));            // (5)
     const V f = sigmoid(load<V>(a_at + 2 * n, k));        // (6)
     const V o = sigmoid(load<V>(a_at + 3 * n, k));        // (7)
-    const V c_t = g * i + load<V>(C_before + at, k) * f;  // (8)
-    store(C + at, c_t, k);
-    store(H + at, tanh(c_t) * o, k);                      // (9)
+    const V c_t = g * i + load<V>(c_before + at, k) * f;  // (8)
+    store(c + at, c_t, k);
+    store(h + at, tanh(c_t) * o, k);                      // (9)
     store(y_at, g, k), store(y_at + n, i, k), store(y_at + 2 * n, f, k), store(y_at + 3 * n, o, k);
   });
 }
 
 template <typename gate_t, typename cell_t>
 void step_back(
-    const Tensor& gates, const Tensor& c_before, const Tensor& c, const Tensor& d_h, const Tensor& d_c, const Tensor& d_a) {
+    int64_t B, int64_t n, const gate_t* gates, const cell_t* c_before, const cell_t* c, const gate_t* d_h, cell_t* d_c, gate_t* d_a) {
   using V = Vector<cell_t>;
-  const int64_t n = c.size(1);
-  const auto* const Y = gates.const_data_ptr<gate_t>();
-  const auto* const C_before = c_before.const_data_ptr<cell_t>();
-  const auto* const C = c.const_data_ptr<cell_t>();
-  const auto* const D_h = d_h.const_data_ptr<gate_t>();
-  auto* const D_c = d_c.data_ptr<cell_t>();
-  auto* const D_a = d_a.data_ptr<gate_t>();
   const V one(1);
-  for_all_units<V>(c.size(0), n, [&](int64_t b, int64_t j, int64_t k) {
+  for_all_units<V>(B, n, [=](int64_t b, int64_t j, int64_t k) {
     const int64_t at = b * n + j, at_gates = 4 * b * n + j;
-    const gate_t* const y_at = Y + at_gates;
-    gate_t* const d_at = D_a + at_gates;
+    const gate_t* const y_at = gates + at_gates;
+    gate_t* const d_at = d_a + at_gates;
     const V g = load<V>(y_at, k), i = load<V>(y_at + n, k), f = load<V>(y_at + 2 * n, k), o = load<V>(y_at + 3 * n, k);
-    const V dh = load<V>(D_h + at, k), tanh_c = tanh(load<V>(C + at, k));
-    const V dc = load<V>(D_c + at, k) + dh * o * (one - tanh_c * tanh_c);
+    const V dh = load<V>(d_h + at, k), tanh_c = tanh(load<V>(c + at, k));
+    const V dc = load<V>(d_c + at, k) + dh * o * (one - tanh_c * tanh_c);
     store(d_at, dc * i * (one - g * g), k);
     store(d_at + n, dc * g * i * (one - i), k);
-    store(d_at + 2 * n, dc * load<V>(C_before + at, k) * f * (one - f), k);
+    store(d_at + 2 * n, dc * load<V>(c_before + at, k) * f * (one - f), k);
     store(d_at + 3 * n, dh * tanh_c * o * (one - o), k);
-    store(D_c + at, dc * f, k);
+    store(d_c + at, dc * f, k);
   });
 }
 
@@ -99,14 +86,20 @@ Tensor plus_product(const Tensor& y, const Tensor& x, const Tensor& W) {
   return arguments[0].toTensor();
 }
 
-// Calls body(rows), rows(x, t) being some sequences' rows of x[t]. Each thread takes its share of the sequences through all
-// steps: it waits for nobody, and finds in its cache what its last step has left there. Where the shares would be small, all
-// threads work on the same step instead.
+// Some sequences of the batch: their rows of x[t], as a tensor and where they begin.
+struct Share {
+  int64_t begin, size;
+  Tensor rows(const Tensor& x, int64_t t) const { return x.select(0, t).narrow(0, begin, size); }
+  template <typename T> T* at(const Tensor& x, int64_t t) const { return x.data_ptr<T>() + (t * x.size(1) + begin) * x.size(2); }
+};
+
+// Calls body(share). Each thread takes its share of the sequences through all steps: it waits for nobody, and finds in its cache
+// what its last step has left there. Where the shares would be small, all threads work on the same step instead.
 template <typename Body> void for_shares(int64_t B, const Body& body) {
   const bool split = B >= 16 * at::get_num_threads();
   at::parallel_for(0, B, split ? 1 : B, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowAutograd nothing_to_record;
-    body([=](const Tensor& x, int64_t t) { return x.select(0, t).narrow(0, begin, end - begin); });
+    body(Share{begin, end - begin});
   });
 }
 
@@ -122,10 +115,14 @@ template <typename Run> void with_types(const Tensor& gates, const Run& run) {
 // W is W_h^T. The first product is that of step `first` (1 where h(0) is zero). gates holds z at first, h and c their index 0.
 void forward(const Tensor& gates, const Tensor& c, const Tensor& h, const Tensor& W, int64_t first) {
   with_types(gates, [&](auto gate, auto cell) {
-    for_shares(gates.size(1), [&](const auto& rows) {
+    using gate_t = decltype(gate);
+    using cell_t = decltype(cell);
+    for_shares(gates.size(1), [&](const Share& share) {
       for (int64_t t = 0; t < gates.size(0); t++) {
-        const Tensor z_t = rows(gates, t), a = t < first ? z_t : plus_product(z_t, rows(h, t), W);
-        step<decltype(gate), decltype(cell)>(a, rows(c, t), z_t, rows(c, t + 1), rows(h, t + 1));
+        const Tensor z_t = share.rows(gates, t), a = t < first ? z_t : plus_product(z_t, share.rows(h, t), W);
+        step(
+            share.size, h.size(2), a.const_data_ptr<gate_t>(), share.at<cell_t>(c, t), z_t.data_ptr<gate_t>(),
+            share.at<cell_t>(c, t + 1), share.at<gate_t>(h, t + 1));
       }
     });
   });
@@ -136,16 +133,20 @@ void backward(
     const Tensor& gates, const Tensor& c, const Tensor& grad_h, const Tensor& d_c, const Tensor& d_h_0, const Tensor& d_a,
     const Tensor& W, int64_t first) {
   with_types(gates, [&](auto gate, auto cell) {
-    for_shares(gates.size(1), [&](const auto& rows) {
+    using gate_t = decltype(gate);
+    using cell_t = decltype(cell);
+    for_shares(gates.size(1), [&](const Share& share) {
       const int64_t T = gates.size(0);
-      Tensor d_h = rows(grad_h, T - 1).contiguous();
+      Tensor d_h = share.rows(grad_h, T - 1).contiguous();
       for (int64_t t = T - 1; t >= 0; t--) {
-        step_back<decltype(gate), decltype(cell)>(rows(gates, t), rows(c, t), rows(c, t + 1), d_h, rows(d_c, 0), rows(d_a, t));
+        step_back(
+            share.size, d_h.size(1), share.at<gate_t>(gates, t), share.at<cell_t>(c, t), share.at<cell_t>(c, t + 1),
+            d_h.const_data_ptr<gate_t>(), share.at<cell_t>(d_c, 0), share.at<gate_t>(d_a, t));
         if (t < first) return;
-        d_h = t ? rows(grad_h, t - 1).clone(at::MemoryFormat::Contiguous) : at::zeros_like(d_h);
-        d_h = plus_product(d_h, rows(d_a, t), W);
+        d_h = t ? share.rows(grad_h, t - 1).clone(at::MemoryFormat::Contiguous) : at::zeros_like(d_h);
+        d_h = plus_product(d_h, share.rows(d_a, t), W);
       }
-      rows(d_h_0, 0).copy_(d_h);
+      share.rows(d_h_0, 0).copy_(d_h);
     });
   });
 }

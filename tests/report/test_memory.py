@@ -290,6 +290,21 @@ def test_the_first_input_sets_the_switch():
     assert abs(weights[0] ** 2 / weights[1:].square().sum() - 3) < 1e-9 * 3e3
 
 
+def test_at_twenty_digits_few_units_carry_the_gradient():
+    """The product of the slopes 2 (1 - h(t)^2) along each of 128 units in each of 128 palindromes, before training."""
+    share_above_1, largest, middle = [], [], []
+    for T in (20, 50):
+        generator = torch.Generator().manual_seed(0)
+        model = VanillaRNN(T, 10, 128, 10, 128, init="bistable", generator=generator)
+        h = model.states(draw_palindromes(128, T, generator)[:, :-1])
+        slopes = (2 * (1 - h[1:].square())).prod(dim=0)
+        share_above_1.append((slopes > 1).double().mean())
+        largest.append(slopes.max())
+        middle.append(slopes.median())
+    assert 0 < share_above_1[0] < 0.005 and largest[0] > 1e3 and middle[0] < 1e-8
+    assert share_above_1[1] == 0 and largest[1] < 1e-8
+
+
 def test_the_compiled_steps_equal_the_calls(monkeypatch):
     if not lstm_kernel.compiled():
         pytest.skip("the kernel is not compiled (make kernel); tests/part1/test_bptt.py compiles one of its own")
