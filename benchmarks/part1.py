@@ -3,7 +3,8 @@
     python benchmarks/part1.py
 
 * Forward plus backward of a recurrence, from the input to every gradient: ours, torch.nn's, and the plain loops that autograd
-  differentiates. Medians over interleaved repeats. "compiled" needs `make kernel` first and is left out without it.
+  differentiates. Medians over interleaved repeats, each size in a process of its own, as a training is. "compiled" needs
+  `make kernel` first and is left out without it.
 * The memory that takes at its peak, each variant in a process of its own.
 * Seeds side by side: the recurrences of three models as one batched product a step, against one model after the other.
 * Palindromes drawn a second: whole batches, and digit by digit as the handout's data set does it.
@@ -21,10 +22,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
@@ -33,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.timing import interleaved_medians, report
+from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.errors import ArgumentParser, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
@@ -60,19 +59,24 @@ def main() -> None:
     parser.add_argument("--threads", type=positive_int, default=min(2, os.cpu_count() or 1), help="of PyTorch")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    rows = recurrences(args.repeats) + memory() + side_by_side(args.repeats) + drawing(args.repeats)
+    rows = recurrences(args.repeats, args.threads) + memory() + side_by_side(args.repeats) + drawing(args.repeats)
     rows += training(args.train_steps, args.threads)
     path = write_results("benchmark_part1", rows)
     print(f"written to {path.relative_to(ROOT)}")
 
 
-def recurrences(repeats: int) -> list[dict]:
+def recurrences(repeats: int, threads: int) -> list[dict]:
     rows = []
     for size in SIZES:
-        for name, make in VARIANTS.items():
-            milliseconds = interleaved_medians(make(*size), repeats if size[3] < 500 else max(3, repeats // 10))
+        for name in VARIANTS:
+            milliseconds = in_own_process(times, name, size, repeats if size[3] < 500 else max(3, repeats // 10), threads)
             rows += report(f"{name} forward + backward, {text(size)}", "ms", milliseconds, f"torch.nn.{name}")
     return rows
+
+
+def times(name: str, size: tuple[int, ...], repeats: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    return interleaved_medians(VARIANTS[name](*size), repeats)
 
 
 def text(size: tuple[int, ...]) -> str:
@@ -180,10 +184,7 @@ def memory() -> list[dict]:
         return rows
     for size in ((128, 1000, 10, 128, 1), (128, 60, 256, 1024, 1)):
         for name, make in VARIANTS.items():
-            megabytes = {}
-            for variant in make(1, 1, *size[2:]):
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-                    megabytes[variant] = child.submit(peak, name, variant, size).result()
+            megabytes = {variant: in_own_process(peak, name, variant, size) for variant in make(1, 1, *size[2:])}
             rows += report(f"{name} forward + backward, memory, {text(size)}", "MB", megabytes, f"torch.nn.{name}")
     return rows
 
@@ -264,8 +265,7 @@ def training(train_steps: int, threads: int) -> list[dict]:
         rates, shares = {f"torch.nn.{model}": [], "ours": []}, {}
         for _ in range(7):
             for name, found in rates.items():
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-                    rate, shares = child.submit(train, model, name != "ours", train_steps, threads).result()
+                rate, shares = in_own_process(train, model, name != "ours", train_steps, threads)
                 found.append(rate)
         medians = {name: median(found) for name, found in rates.items()}
         rows += report(f"steps of part1/train.py --model_type {model}", "1/s", medians, f"torch.nn.{model}")

@@ -5,7 +5,8 @@
 * A text larger than memory: seconds to encode it, characters drawn from it a second and peak memory, beside the book of tales.
 * Characters written a second: ours, a loop over torch.nn.LSTM that carries the state, and ours without a state, which reads the
   whole text so far for each character; and what a character costs in texts of different lengths.
-* Forward plus loss plus backward of the model: ours in both precisions, and the same model made of torch.nn's modules.
+* Forward plus loss plus backward of the model: ours in both precisions, and the same model made of torch.nn's modules; each
+  size in a process of its own, as a training is.
   "compiled" needs `make kernel` first and is left out without it; everything else then runs compiled, too.
 * What the precision does to the training: the held-out loss after as many steps, from three seeds.
 * Batches cut a second: ours, and character by character as the handout's data set does it.
@@ -21,9 +22,8 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from string import ascii_lowercase
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.part1 import with_kernel
-from benchmarks.timing import interleaved_medians, report
+from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.errors import ArgumentParser, non_negative_float, positive_int, run_command
 from common.experiment import write_results
 from common.machine import ROOT
@@ -69,8 +69,7 @@ def large_text(gigabytes: float) -> list[dict]:
         path = Path(folder, "large.txt")
         write_words(path, int(gigabytes * 1e9))
         for name, text in (("part2/assets/grimm.txt", BOOK), (f"{gigabytes:g} GB of words", path)):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-                figures[name] = child.submit(read_text, text, Path(folder)).result()
+            figures[name] = in_own_process(read_text, text, Path(folder))
     rows = []
     for benchmark, unit in figures["part2/assets/grimm.txt"]:
         values = {name: measured[benchmark, unit] for name, measured in figures.items()}
@@ -157,22 +156,26 @@ def writers(model: TextGenerationModel, B: int, length: int) -> dict[str, Callab
 
 def model_steps(repeats: int, few: int) -> list[dict]:
     rows = []
-    for T, B, d, n, layers, K in SIZES:
-        model = TextGenerationModel(sizes(d, n, layers, K))
-        bf16 = TextGenerationModel(sizes(d, n, layers, K, precision="bf16"))
-        library = model.to_torch()
-        text = torch.randint(K, (T + 1, B))
-        variants = {
-            "torch.nn, float32": forward_backward(lambda x, m=library: library_logits(m, x), nn.ModuleList(library), text),
-        }
-        for compiled in (False, True) if lstm_kernel.compiled() else (False,):
-            for precision, ours in (("float32", model), ("bf16", bf16)):
-                call = with_kernel(compiled, forward_backward(ours, ours, text))
-                variants[f"ours, compiled, {precision}" if compiled else f"ours, {precision}"] = call
-        milliseconds = interleaved_medians(variants, repeats if n < 1000 else few)
+    for size in SIZES:
+        T, B, d, n, layers, K = size
+        milliseconds = in_own_process(model_times, size, repeats if n < 1000 else few)
         name = f"model, forward + loss + backward, T={T} B={B} d={d} n={n} layers={layers} K={K}"
         rows += report(name, "ms", milliseconds, "torch.nn, float32")
     return rows
+
+
+def model_times(size: tuple[int, ...], repeats: int) -> dict[str, float]:
+    T, B, d, n, layers, K = size
+    model = TextGenerationModel(sizes(d, n, layers, K))
+    bf16 = TextGenerationModel(sizes(d, n, layers, K, precision="bf16"))
+    library = model.to_torch()
+    text = torch.randint(K, (T + 1, B))
+    variants = {"torch.nn, float32": forward_backward(partial(library_logits, library), nn.ModuleList(library), text)}
+    for compiled in (False, True) if lstm_kernel.compiled() else (False,):
+        for precision, ours in (("float32", model), ("bf16", bf16)):
+            call = with_kernel(compiled, forward_backward(ours, ours, text))
+            variants[f"ours, compiled, {precision}" if compiled else f"ours, {precision}"] = call
+    return interleaved_medians(variants, repeats)
 
 
 def sizes(d: int, n: int, layers: int, K: int, precision: str = "float32") -> Namespace:

@@ -2,7 +2,16 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from statistics import median
+from typing import Any
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return function(*arguments), computed where nothing ran before: memory freed by others changes how long calls take."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+        return child.submit(function, *arguments).result()
 
 
 def interleaved_medians(variants: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:

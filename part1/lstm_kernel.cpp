@@ -1,8 +1,8 @@
 // The LSTM's recurrence over a whole sequence, forward and backward (see lstm_kernel.py).
 //
 // All tensors are contiguous. gates, their pre-activations a and d_a are (T, B, 4n), g, i, f, o side by side, of type gate_t, as
-// are h, (T+1, B, n) from h(0) on, and d_h; gates may share the memory of a, and d_a that of gates. c, (T+1, B, n), and d_c are of
-// type cell_t, in which everything but the products is computed. Names and equations are those of bptt.py.
+// are h, (T+1, B, n) from h(0) on, and d_h; gates may share the memory of a, and d_a that of gates. c, (T+1, B, n), and d_c are
+// of type cell_t, in which everything but the products is computed. Names and equations are those of bptt.py.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -59,7 +59,8 @@ void step(int64_t B, int64_t n, const gate_t* a, const cell_t* c_before, gate_t*
 
 template <typename gate_t, typename cell_t>
 void step_back(
-    int64_t B, int64_t n, const gate_t* gates, const cell_t* c_before, const cell_t* c, const gate_t* d_h, cell_t* d_c, gate_t* d_a) {
+    int64_t B, int64_t n, const gate_t* gates, const cell_t* c_before, const cell_t* c, const gate_t* d_h, cell_t* d_c,
+    gate_t* d_a) {
   using V = Vector<cell_t>;
   const V one(1);
   for_all_units<V>(B, n, [=](int64_t b, int64_t j, int64_t k) {
@@ -90,11 +91,13 @@ Tensor plus_product(const Tensor& y, const Tensor& x, const Tensor& W) {
 struct Share {
   int64_t begin, size;
   Tensor rows(const Tensor& x, int64_t t) const { return x.select(0, t).narrow(0, begin, size); }
-  template <typename T> T* at(const Tensor& x, int64_t t) const { return x.data_ptr<T>() + (t * x.size(1) + begin) * x.size(2); }
+  template <typename T> T* at(const Tensor& x, int64_t t) const {
+    return x.data_ptr<T>() + (t * x.size(1) + begin) * x.size(2);
+  }
 };
 
-// Calls body(share). Each thread takes its share of the sequences through all steps: it waits for nobody, and finds in its cache
-// what its last step has left there. Where the shares would be small, all threads work on the same step instead.
+// Calls body(share). Each thread takes its share of the sequences through all steps: it waits for nobody, and finds in its
+// cache what its last step has left there. Where the shares would be small, all threads work on the same step instead.
 template <typename Body> void for_shares(int64_t B, const Body& body) {
   const bool split = B >= 16 * at::get_num_threads();
   at::parallel_for(0, B, split ? 1 : B, [&](int64_t begin, int64_t end) {
