@@ -54,7 +54,7 @@ SIZES = [  # (B, T, d, n, layers)
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; the wide ones take a tenth")
+    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; the wide ones take a quarter")
     parser.add_argument("--train_steps", type=positive_int, default=500, help="of the end-to-end runs")
     parser.add_argument("--threads", type=positive_int, default=min(2, os.cpu_count() or 1), help="of PyTorch")
     args = parser.parse_args()
@@ -69,7 +69,7 @@ def recurrences(repeats: int, threads: int) -> list[dict]:
     rows = []
     for size in SIZES:
         for name in VARIANTS:
-            milliseconds = in_own_process(times, name, size, repeats if size[3] < 500 else max(3, repeats // 10), threads)
+            milliseconds = in_own_process(times, name, size, repeats if size[3] < 500 else max(3, repeats // 4), threads)
             rows += report(f"{name} forward + backward, {text(size)}", "ms", milliseconds, f"torch.nn.{name}")
     return rows
 

@@ -97,9 +97,10 @@ struct Share {
 };
 
 // Calls body(share). Each thread takes its share of the sequences through all steps: it waits for nobody, and finds in its
-// cache what its last step has left there. Where the shares would be small, all threads work on the same step instead.
-template <typename Body> void for_shares(int64_t B, const Body& body) {
-  const bool split = B >= 16 * at::get_num_threads();
+// cache what its last step has left there. Where the shares would be small, or the weights, which then every thread reads, do
+// not fit into a cache, all threads work on the same step instead.
+template <typename Body> void for_shares(int64_t B, const Tensor& W, const Body& body) {
+  const bool split = B >= 16 * at::get_num_threads() && W.numel() <= 1 << 21;
   at::parallel_for(0, B, split ? 1 : B, [&](int64_t begin, int64_t end) {
     at::AutoDispatchBelowAutograd nothing_to_record;
     body(Share{begin, end - begin});
@@ -120,7 +121,7 @@ void forward(const Tensor& gates, const Tensor& c, const Tensor& h, const Tensor
   with_types(gates, [&](auto gate, auto cell) {
     using gate_t = decltype(gate);
     using cell_t = decltype(cell);
-    for_shares(gates.size(1), [&](const Share& share) {
+    for_shares(gates.size(1), W, [&](const Share& share) {
       for (int64_t t = 0; t < gates.size(0); t++) {
         const Tensor z_t = share.rows(gates, t), a = t < first ? z_t : plus_product(z_t, share.rows(h, t), W);
         step(
@@ -138,7 +139,7 @@ void backward(
   with_types(gates, [&](auto gate, auto cell) {
     using gate_t = decltype(gate);
     using cell_t = decltype(cell);
-    for_shares(gates.size(1), [&](const Share& share) {
+    for_shares(gates.size(1), W, [&](const Share& share) {
       const int64_t T = gates.size(0);
       Tensor d_h = share.rows(grad_h, T - 1).contiguous();
       for (int64_t t = T - 1; t >= 0; t--) {
