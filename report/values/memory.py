@@ -105,9 +105,12 @@ def _shares(rows):
     numbers = {}
     for family, model, T, moment in SHARES:
         share = gradient_share(rows, family, model, T, moment)
-        text = fixed(share, 1) if share >= 1 else fixed(share, 2) if share >= 0.1 else scientific(share)
-        numbers[f"memory-share-{family}-{model.lower()}-{T}-{moment}"] = text
+        numbers[f"memory-share-{family}-{model.lower()}-{T}-{moment}"] = _share(share)
     return numbers
+
+
+def _share(share):
+    return fixed(share, 1) if share >= 1 else fixed(share, 2) if share >= 0.1 else scientific(share)
 
 
 def _optimizers(curves):
@@ -146,7 +149,7 @@ def _long_memory(rows, gradients):
         else:
             numbers[f"{name}-minutes"] = fixed(seconds / 60, 0)
             shares = {moment: norm[moment, 1] / norm[moment, 999] for moment in ("initial", "trained")}
-            numbers |= {f"{name}-share-{moment}": scientific(share) for moment, share in shares.items()}  # the RNN's are zero
+            numbers |= {f"{name}-share-{moment}": _share(share) for moment, share in shares.items()}  # the RNN's are zero
     return numbers
 
 
