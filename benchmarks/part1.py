@@ -38,7 +38,7 @@ from common.experiment import write_results
 from common.machine import ROOT
 from common.run_folder import RunFolder
 from part1 import lstm, lstm_kernel, vanilla_rnn
-from part1.bptt import lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
+from part1.bptt import input_part, lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
 from part1.dataset import HeldOutPalindromes, as_vectors, draw_palindromes
 from part1.lstm import LSTM, from_torch_order
 from part1.vanilla_rnn import VanillaRNN
@@ -161,11 +161,6 @@ def rnn_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Calla
 
 
 VARIANTS = {"LSTM": lstm_variants, "RNN": rnn_variants}
-
-
-def input_part(x: Tensor, W_x: Tensor, b: Tensor) -> Tensor:
-    """As our models compute it."""
-    return torch.addmm(b, x.flatten(0, 1), W_x.t().contiguous()).unflatten(0, x.shape[:2])
 
 
 def forward_backward(last_state: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
