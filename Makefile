@@ -28,32 +28,32 @@ lint: .venv/test
 	$(PY) -m ruff format --check .
 
 experiments: .venv/molecules  ## every run behind report/results/, resumable
-	$(PY) part1/sweep.py --jobs $(JOBS)
-	$(PY) part1/gradient_flow.py --jobs $(JOBS)
-	$(PY) part1/long_memory.py --jobs $(JOBS)
-	$(PY) part1/compare_optimizers.py --jobs $(JOBS)
-	$(PY) part2/study_grimm.py --jobs $(JOBS)
-	$(PY) part2/study_shakespeare.py
-	$(PY) part2/compare_poems.py --jobs $(JOBS)
-	$(PY) part3/receptive_field.py
-	$(PY) part3/study_citation.py --jobs $(JOBS)
-	$(PY) part3/qm9/compare.py --jobs $(JOBS)
-	$(PY) part4/study_numpy.py --jobs $(JOBS)
-	$(PY) part4/robustness.py --jobs $(JOBS)
+	$(PY) -m part1.experiments.accuracy_by_length --jobs $(JOBS)
+	$(PY) -m part1.experiments.gradient_flow --jobs $(JOBS)
+	$(PY) -m part1.experiments.long_memory --jobs $(JOBS)
+	$(PY) -m part1.experiments.optimizers --jobs $(JOBS)
+	$(PY) -m part2.experiments.grimm --jobs $(JOBS)
+	$(PY) -m part2.experiments.shakespeare
+	$(PY) -m part2.experiments.poems --jobs $(JOBS)
+	$(PY) -m part3.experiments.receptive_field
+	$(PY) -m part3.experiments.citation --jobs $(JOBS)
+	$(PY) -m part3.experiments.qm9 --jobs $(JOBS)
+	$(PY) -m part4.experiments.numpy_network --jobs $(JOBS)
+	$(PY) -m part4.experiments.robustness --jobs $(JOBS)
 
 figures: .venv/core           ## report/figures/ from report/results/
-	$(PY) part1/sweep.py --draw_only
-	$(PY) part1/gradient_flow.py --draw_only
-	$(PY) part1/long_memory.py --draw_only
-	$(PY) part1/compare_optimizers.py --draw_only
-	$(PY) part2/study_grimm.py --draw_only
-	$(PY) part2/study_shakespeare.py --draw_only
-	$(PY) part2/compare_poems.py --draw_only
-	$(PY) part3/receptive_field.py --draw_only
-	$(PY) part3/study_citation.py --draw_only
-	$(PY) part3/qm9/compare.py --draw_only
-	$(PY) part4/study_numpy.py --draw_only
-	$(PY) part4/robustness.py --draw_only
+	$(PY) -m part1.experiments.accuracy_by_length --draw_only
+	$(PY) -m part1.experiments.gradient_flow --draw_only
+	$(PY) -m part1.experiments.long_memory --draw_only
+	$(PY) -m part1.experiments.optimizers --draw_only
+	$(PY) -m part2.experiments.grimm --draw_only
+	$(PY) -m part2.experiments.shakespeare --draw_only
+	$(PY) -m part2.experiments.poems --draw_only
+	$(PY) -m part3.experiments.receptive_field --draw_only
+	$(PY) -m part3.experiments.citation --draw_only
+	$(PY) -m part3.experiments.qm9 --draw_only
+	$(PY) -m part4.experiments.numpy_network --draw_only
+	$(PY) -m part4.experiments.robustness --draw_only
 	$(PY) benchmarks/scaling.py --draw_only
 
 report: figures               ## report/main.pdf from report/results/; needs TeX Live

@@ -53,16 +53,19 @@ def short_path(path: str | Path) -> str:
 def provenance() -> dict[str, object]:
     """Return what a result needs to be made again: command, commit, versions, processor."""
     return {
-        "command": " ".join([launcher(), *map(shlex.quote, [_relative(sys.argv[0]), *sys.argv[1:]])]),
+        "command": " ".join([launcher(), *map(shlex.quote, [*_program(), *sys.argv[1:]])]),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "hardware": _hardware(),
     }
 
 
-def _relative(path: str) -> str:
-    path = Path(path).resolve()
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+def _program() -> list[str]:
+    """Return what names the running program: -m and a module, or a script's path."""
+    path, spec = Path(sys.argv[0]).resolve(), sys.modules["__main__"].__spec__
+    if spec and spec.origin and Path(spec.origin) == path:
+        return ["-m", spec.name]
+    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
 
 
 @cache  # before the results themselves change the tree

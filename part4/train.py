@@ -6,7 +6,8 @@
 SGD with momentum 0.9 and weight decay 5e-4. The learning rate is divided by 10 after 60 % and again after 90 % of the training:
 of the handout's 150 epochs, after 90 and 135. Training images are shifted and mirrored at random. After every epoch the network
 is validated, and the weights with the highest accuracy there are kept in best.pt; in the end they are tested. What a step draws
-depends on the seed and the step alone, so a run can be resumed anywhere. `part4/robustness.py` tests on corrupted images.
+depends on the seed and the step alone, so a run can be resumed anywhere. `part4/experiments/robustness.py` tests on corrupted
+images.
 
 Several processes train together where torchrun starts them (`common/distributed.py`). They take the same steps as one, save for
 batch normalisation on CPUs, which has statistics of each process's share (on GPUs, of all).

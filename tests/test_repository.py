@@ -14,9 +14,11 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = [*ROOT.glob("part*/**/*.py"), *ROOT.glob("benchmarks/*.py")]
-SCRIPTS = sorted(
+COMMANDS = sorted(
     str(path.relative_to(ROOT)) for path in MODULES if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
+SCRIPTS = [name for name in COMMANDS if "/experiments/" not in name]  # run as files, from anywhere
+EXPERIMENTS = [name.removesuffix(".py").replace("/", ".") for name in COMMANDS if name not in SCRIPTS]  # run with -m
 ARROWS = {  # who may import whom
     "common": {"common"},
     "part1": {"common", "part1"},
@@ -37,8 +39,11 @@ def test_files_named_in_the_readme_exist():
 
 
 def test_commands_of_the_readme_are_scripts():
-    commands = re.findall(r"python (part\d/[\w/]+\.py|benchmarks/\w+\.py)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert commands and set(commands) <= set(SCRIPTS)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"python (part\d/[\w/]+\.py|benchmarks/\w+\.py)", readme)
+    modules = re.findall(r"python -m ([\w.]+)", readme)
+    assert scripts and set(scripts) <= set(SCRIPTS)
+    assert modules and set(modules) - {"venv"} <= set(EXPERIMENTS)
 
 
 @pytest.mark.skipif(tomllib is None, reason="tomllib came with Python 3.11")
@@ -54,6 +59,12 @@ def test_every_script_has_help_from_anywhere(script, tmp_path):
     done = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "usage:" in done.stdout and not done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", EXPERIMENTS)
+def test_every_experiment_has_help(module):
+    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "usage:" in done.stdout and not done.stderr
 
 
 @pytest.mark.parametrize("part", ARROWS)

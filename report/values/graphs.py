@@ -3,7 +3,7 @@
 from math import hypot, sqrt
 from statistics import mean, stdev
 
-from part3.study_citation import PUBLISHED, by_setting
+from part3.experiments.citation import PUBLISHED, by_setting
 from report.values.format import fixed, mean_std, percent, tabular, thousands
 
 GAT_CITESEER_PUBLISHED = (72.5, 0.7)  # Velickovic et al. (2018), table 2: mean and standard deviation of 100 runs

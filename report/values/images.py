@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
-from part4.robustness import LABELS, REFERENCE
+from part4.experiments.robustness import LABELS, REFERENCE
 from report.values.format import fixed, percent, tabular, thousands
 
 SECTION = Path(__file__).resolve().parents[1] / "sections" / "images.tex"

@@ -1,7 +1,7 @@
 """A real SLURM on this one machine, for as long as a command runs: munged, slurmctld and slurmd in a temporary folder.
 
     apt-get install --no-install-recommends slurm-wlm munge        # Debian, Ubuntu
-    python tests/cluster/single_node.py part1/sweep.py --executor slurm --jobs 4 --max_length 5
+    python tests/cluster/single_node.py part1/experiments/accuracy_by_length.py --executor slurm --jobs 4 --max_length 5
     python tests/cluster/single_node.py bash                       # for squeue, sbatch, scancel, ...
 
 It wants to be root, installs nothing and touches no file of the system: own key, ports and state, no cgroups, no database of

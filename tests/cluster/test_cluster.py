@@ -21,7 +21,7 @@ pytest.importorskip("submitit", reason='pip install -e ".[cluster]"')
 from common import cluster, experiment
 from common.errors import CommandError
 from common.experiment import Job, experiment_parser, run_jobs
-from part1 import sweep
+from part1.experiments import accuracy_by_length
 from tests.cluster.single_node import CannotStart, cancel_all_jobs, single_node
 from tests.harness import POSIX, ROOT, assert_same_run, failure_of, one_line
 
@@ -120,16 +120,18 @@ def steps(folder):
 
 @pytest.mark.parametrize("words", [["--partition", "gpu"], ["--gpus", "1"], ["--cpus", "2"], ["--minutes", "60"]])
 def test_what_is_asked_of_a_cluster_needs_the_cluster(words, monkeypatch, capsys):
-    line = failure_of(sweep.main, "sweep.py", words, monkeypatch, capsys)
-    assert line == f"sweep.py: argument {words[0]}: only with --executor slurm (--help lists all arguments)"
+    line = failure_of(accuracy_by_length.main, "accuracy_by_length.py", words, monkeypatch, capsys)
+    assert line == f"accuracy_by_length.py: argument {words[0]}: only with --executor slurm (--help lists all arguments)"
 
 
 def test_a_cluster_needs_sbatch_and_submitit(monkeypatch, capsys):
     monkeypatch.setenv("PATH", "")
-    assert "needs sbatch" in failure_of(sweep.main, "sweep.py", ["--executor", "slurm"], monkeypatch, capsys)
+    assert "needs sbatch" in failure_of(
+        accuracy_by_length.main, "accuracy_by_length.py", ["--executor", "slurm"], monkeypatch, capsys
+    )
     monkeypatch.setattr(experiment, "find_spec", lambda _: None)
-    line = failure_of(sweep.main, "sweep.py", ["--executor", "slurm"], monkeypatch, capsys)
-    assert line == 'sweep.py: --executor slurm needs submitit: pip install -e ".[cluster]"'
+    line = failure_of(accuracy_by_length.main, "accuracy_by_length.py", ["--executor", "slurm"], monkeypatch, capsys)
+    assert line == 'accuracy_by_length.py: --executor slurm needs submitit: pip install -e ".[cluster]"'
 
 
 def test_a_job_runs_the_command_that_would_have_run_here(script, tmp_path):
@@ -151,12 +153,12 @@ def test_the_signal_that_stops_a_job_does_not_kill_its_training(script, tmp_path
 @slow
 def test_the_results_do_not_depend_on_the_executor(executor, tmp_path):
     """Nor on accounts of past jobs, which this SLURM does not keep."""
-    here, there = (sweep.sweep(PLAN, arguments(name, runs=tmp_path / name, jobs=3)) for name in ("local", "slurm"))
+    here, there = (accuracy_by_length.sweep(PLAN, arguments(name, runs=tmp_path / name, jobs=3)) for name in ("local", "slurm"))
     assert [row.pop("seconds") for row in here + there]
     assert here == there
     for run in PLAN:
-        assert_same_run(*(sweep.training_job(*run, tmp_path / name).run_dir for name in ("local", "slurm")))
-    assert sweep.sweep(PLAN, arguments("slurm", runs=tmp_path / "slurm"))  # finished runs are not repeated
+        assert_same_run(*(accuracy_by_length.training_job(*run, tmp_path / name).run_dir for name in ("local", "slurm")))
+    assert accuracy_by_length.sweep(PLAN, arguments("slurm", runs=tmp_path / "slurm"))  # finished runs are not repeated
     assert jobs_submitted(tmp_path) == (3 if executor == "slurm" else len(PLAN))
 
 
@@ -230,9 +232,9 @@ def test_a_cancelled_job_is_named(slurm, script, tmp_path):
 DRIVER = """
 import sys, pathlib
 from common import cluster, experiment
-from part1 import sweep
+from part1.experiments import accuracy_by_length
 cluster.LOGS = experiment.LOGS = pathlib.Path(sys.argv.pop(1))
-sweep.run_command(sweep.main)
+accuracy_by_length.run_command(accuracy_by_length.main)
 """
 
 

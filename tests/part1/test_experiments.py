@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from common.errors import CommandError
 from common.machine import seeded_generator
-from part1 import compare_optimizers, gradient_flow, long_memory, sweep
 from part1.bptt import lstm_loop, rnn_loop
 from part1.dataset import draw_palindromes
+from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers
 from part1.lstm import LSTM
 from part1.optimizers import OPTIMIZERS
 from part1.vanilla_rnn import VanillaRNN
@@ -51,7 +51,7 @@ def test_gradient_flow_averages_geometrically_over_seeds():
 
 def test_sgd_path_is_the_one_of_the_formula():
     """Along each axis of the valley SGD multiplies the distance by 1 - learning rate times curvature."""
-    points = compare_optimizers.path("sgd", 0.03)
+    points = optimizers.path("sgd", 0.03)
     for step, (x, y, f) in enumerate(points):
         assert x == pytest.approx(-4 * 0.97**step, rel=1e-5)
         assert y == pytest.approx(1.2 * (-0.5) ** step, rel=1e-5, abs=1e-9)
@@ -60,40 +60,40 @@ def test_sgd_path_is_the_one_of_the_formula():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_descends(name):
-    rows = [row for row in compare_optimizers.all_paths() if row["optimizer"] == name]
+    rows = [row for row in optimizers.all_paths() if row["optimizer"] == name]
     assert rows[-1]["f"] < 0.1 * rows[0]["f"]
 
 
 def test_adam_starts_with_steps_of_the_learning_rate():
     """Bias correction: the first step has the size of the learning rate in every coordinate."""
-    (x_0, y_0, _), (x_1, y_1, _) = compare_optimizers.path("adam", 0.1)[:2]
+    (x_0, y_0, _), (x_1, y_1, _) = optimizers.path("adam", 0.1)[:2]
     assert (x_1 - x_0, y_1 - y_0) == pytest.approx((0.1, -0.1), rel=1e-4)
 
 
 def test_a_converged_run_keeps_its_last_loss(monkeypatch):
-    monkeypatch.setattr(compare_optimizers, "SETTINGS", {"train_steps": 1_500, "eval_every": 50})
+    monkeypatch.setattr(optimizers, "SETTINGS", {"train_steps": 1_500, "eval_every": 50})
     losses = [(50 * k, 1.0 / k) for k in range(1, 11)]
     expected = (sum(1 / k for k in range(1, 11)) + 20 * 0.1) / 30
-    assert compare_optimizers.mean_over_run(losses) == pytest.approx(expected)
+    assert optimizers.mean_over_run(losses) == pytest.approx(expected)
 
 
 def test_a_sweep_job_is_the_command_a_reader_would_type(tmp_path):
-    job = sweep.training_job("tuned", "LSTM", 100, 2, tmp_path)
+    job = accuracy_by_length.training_job("tuned", "LSTM", 100, 2, tmp_path)
     assert job.arguments["input_length"] == 99  # T counts the target digit
     assert job.arguments["init"] == "chrono" and job.arguments["seed"] == 2
     assert job.run_dir == tmp_path / "tuned" / "LSTM_T100_seed2"
 
 
 def test_a_sweep_without_runs_says_so(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["sweep.py", "--max_length", "2"])
+    monkeypatch.setattr("sys.argv", ["accuracy_by_length", "--max_length", "2"])
     with pytest.raises(CommandError, match="at most 2 digits"):
-        sweep.main()
+        accuracy_by_length.main()
 
 
 def test_the_sweep_has_enough_seeds_and_lengths():
-    plan = sweep.full_plan()
+    plan = accuracy_by_length.full_plan()
     assert len(plan) == len(set(plan))
-    for family, model in sweep.SETTINGS:
+    for family, model in accuracy_by_length.SETTINGS:
         seeds = {}
         for run_family, run_model, T, seed in plan:
             if (run_family, run_model) == (family, model):
@@ -102,7 +102,7 @@ def test_the_sweep_has_enough_seeds_and_lengths():
         assert set(range(5, 65, 5)) <= set(seeds) if family == "handout" else max(seeds) == 100
 
 
-@pytest.mark.parametrize("script", [sweep, gradient_flow, compare_optimizers, long_memory])
+@pytest.mark.parametrize("script", [accuracy_by_length, gradient_flow, optimizers, long_memory])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "FIGURES", tmp_path)
     monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
@@ -114,15 +114,15 @@ def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypa
 def test_sweep_averages_over_seeds_and_not_over_steps():
     base = {"family": "handout", "model": "RNN"}
     rows = [{**base, "T": T, "seed": s, "test_accuracy": a} for T, s, a in [(10, 0, 1.0), (5, 0, 0.5), (5, 1, 1.0)]]
-    assert sweep.by_curve(rows) == {("handout", "RNN"): {10: [1.0], 5: [0.5, 1.0]}}
+    assert accuracy_by_length.by_curve(rows) == {("handout", "RNN"): {10: [1.0], 5: [0.5, 1.0]}}
 
 
 def test_the_tuned_family_reaches_99_percent_at_every_length():
     """The committed results hold what the README says of them."""
     from common.experiment import read_results
 
-    rows = read_results(sweep.NAME)
-    assert {(row["family"], row["model"], row["T"], row["seed"]) for row in rows} == set(sweep.full_plan())
+    rows = read_results(accuracy_by_length.NAME)
+    assert {(row["family"], row["model"], row["T"], row["seed"]) for row in rows} == set(accuracy_by_length.full_plan())
     assert min(row["test_accuracy"] for row in rows if row["family"] == "tuned") >= 0.99
 
 

@@ -119,7 +119,7 @@ def test_format(found, text):
 @pytest.mark.parametrize("path", sorted((REPORT / "results").glob("*.csv")), ids=lambda path: path.stem)
 def test_a_result_names_its_command_and_seeds(path):
     provenance = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert re.match(r"python (part\d|benchmarks)/\S+\.py", provenance["command"])
+    assert re.match(r"python (-m part\d\.experiments\.\w+|benchmarks/\w+\.py)( |$)", provenance["command"])
     with open(path, newline="", encoding="utf-8") as file:
         columns = next(csv.reader(file))
     assert path.stem.startswith(WITHOUT_SEEDS) or "seed" in columns or provenance["seeds"]

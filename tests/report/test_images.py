@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from part4 import corruptions, layers_loops, layers_numpy
+from part4.experiments.robustness import corruption_error, relative_corruption_error
 from part4.networks import VGG
-from part4.robustness import corruption_error, relative_corruption_error
 
 # images N, channels C, filters K, (IH, IW), (FH, FW), (sh, sw), (ph, pw): tiling and not, overlapping and with gaps
 SHAPES = [

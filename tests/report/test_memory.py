@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from part1 import lstm_kernel
 from part1.bptt import lstm_sequence
-from part1.compare_optimizers import CURVATURE, PATH_LEARNING_RATES, PATH_STEPS, START
 from part1.dataset import draw_palindromes
+from part1.experiments.optimizers import CURVATURE, PATH_LEARNING_RATES, PATH_STEPS, START
 from part1.lstm import LSTM, to_torch_order
 from part1.optimizers import OPTIMIZERS
 from part1.vanilla_rnn import VanillaRNN, random_orthogonal

@@ -22,7 +22,7 @@ from torch_geometric.loader import DataLoader
 import part3.qm9.train
 from common.errors import CommandError
 from common.run_folder import read_metrics
-from part3.qm9 import compare
+from part3.experiments import qm9
 from part3.qm9.baselines import baseline_losses
 from part3.qm9.data import get_labels, get_mlp_features, split_and_scale
 from part3.qm9.molecules import HARTREE, KCAL_PER_MOL, Molecules
@@ -351,19 +351,19 @@ def test_a_table_is_refused_in_a_function_as_well():
 
 
 def test_the_comparison_runs_every_model_on_both_sizes():
-    plan = compare.plan()
-    assert len(plan) == len(set(plan)) == len(compare.MODELS) * 4
-    for settings in compare.MODELS.values():
+    plan = qm9.plan()
+    assert len(plan) == len(set(plan)) == len(qm9.MODELS) * 4
+    for settings in qm9.MODELS.values():
         words = [w for key, value in settings.items() for w in ([f"--{key}"] if value is True else [f"--{key}", str(value)])]
         args = parse_arguments(words)
         assert all(getattr(args, key) == value for key, value in settings.items())
-    folders = {compare.run_folder(*run) for run in plan}
+    folders = {qm9.run_folder(*run) for run in plan}
     assert len(folders) == len(plan)
 
 
 def test_rings_are_counted():
     molecules = read_built_in()
-    kinds = compare.by_rings(molecules)
+    kinds = qm9.by_rings(molecules)
     assert sum(kinds.values()).tolist() == [1] * 100
     smiles = [line.split(",")[0] for line in BUILT_IN.read_text().splitlines()[1:]]
     for k, text in enumerate(smiles):
@@ -372,7 +372,7 @@ def test_rings_are_counted():
 
 def test_open_stereo_is_counted():
     """Butane has none, 2-butanol one centre, 2-butene one double bond, tartaric acid two centres."""
-    found = compare.by_stereo(["CCCC", "CCC(C)O", "CC=CC", "OC(=O)C(O)C(O)C(=O)O"])
+    found = qm9.by_stereo(["CCCC", "CCC(C)O", "CC=CC", "OC(=O)C(O)C(O)C(=O)O"])
     assert [name for k in range(4) for name, chosen in found.items() if chosen[k]] == [
         f"with {k} open stereo" for k in ("no", 1, 1, 2)
     ]
@@ -383,16 +383,16 @@ def test_molecules_that_look_alike():
     alike = ["C1CCCC2C1CCCC2", "C1CCCC1C2CCCC2"]
     lines = ["smiles,g4mp2_atom", *(f"{text},{-5 - k / 100}" for k, text in enumerate([*alike, "CCCC", "CC(C)C", "CCCC"])), ""]
     molecules = Molecules(**read_table("\n".join(lines).encode(), "table")["molecules"])
-    count, deviation = compare.twins(molecules, 0)
+    count, deviation = qm9.twins(molecules, 0)
     assert count == 4 and deviation == pytest.approx(1000 * HARTREE * (0.005 + 0.01) / 2)
-    count, deviation = compare.twins(molecules, 6)
+    count, deviation = qm9.twins(molecules, 6)
     assert count == 2 and deviation == pytest.approx(1000 * HARTREE * 0.01)  # the two butanes
 
 
 def test_figures_are_drawn_from_the_committed_results(tmp_path, monkeypatch, capsys):
-    if not (compare.FIGURES.parent / "results" / "part3_qm9.csv").exists():
+    if not (qm9.FIGURES.parent / "results" / "part3_qm9.csv").exists():
         pytest.skip("the comparison has not been run")
-    monkeypatch.setattr(compare, "FIGURES", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["compare.py", "--draw_only"])
-    compare.main()
+    monkeypatch.setattr(qm9, "FIGURES", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["qm9.py", "--draw_only"])
+    qm9.main()
     assert len(list(tmp_path.iterdir())) == 4 and "figures" in capsys.readouterr().out

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from common.experiment import RESULTS, read_results
-from part2 import compare_poems, study_grimm, study_shakespeare
+from part2.experiments import grimm, poems, shakespeare
 from part2.model import INITS, TextGenerationModel
 from part2.poems import FIRST_CHARACTERS, read_poems
 
 
-@pytest.mark.parametrize("script", [study_grimm, compare_poems, study_shakespeare])
+@pytest.mark.parametrize("script", [grimm, poems, shakespeare])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "FIGURES", tmp_path)
     monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
@@ -31,23 +31,23 @@ def test_shares_of_words_are_counted_by_hand(monkeypatch):
             return torch.tensor([vocabulary.index(c) for c in text]).unsqueeze(1).repeat(1, 2)
 
     model = Parrot(Namespace(vocabulary_size=3, embedding_size=2, lstm_hidden_dim=2))
-    monkeypatch.setattr(study_grimm, "words", lambda t: t.split() if t == text else "the cat saw".split())
-    monkeypatch.setattr(study_grimm, "TEMPERATURES", (1,))
-    (row,) = study_grimm.temperatures([(model, {"vocabulary": vocabulary})])
+    monkeypatch.setattr(grimm, "words", lambda t: t.split() if t == text else "the cat saw".split())
+    monkeypatch.setattr(grimm, "TEMPERATURES", (1,))
+    (row,) = grimm.temperatures([(model, {"vocabulary": vocabulary})])
     assert float(row["real_words"]) == pytest.approx(5 / 6, abs=1e-4)  # zzz is none
     assert float(row["distinct_words"]) == pytest.approx(4 / 12, abs=1e-4)  # the, cat, saw, zzz, in two equal texts
     assert float(row["distinct_pairs"]) == pytest.approx(4 / 10, abs=1e-4)  # the cat, cat saw, saw the, cat zzz
 
 
 def test_words():
-    assert study_grimm.words("It's the King's 3 cats, \"Oh!\"") == ["it's", "the", "king's", "cats", "oh"]
+    assert grimm.words("It's the King's 3 cats, \"Oh!\"") == ["it's", "the", "king's", "cats", "oh"]
 
 
 def test_the_committed_curves_belong_together():
     rows = read_results("part2_grimm_curves")
     default = [row for row in rows if row["lstm_hidden_dim"] == 128]
-    assert {row["seed"] for row in default} == set(study_grimm.SEEDS)
-    for seed in study_grimm.SEEDS:
+    assert {row["seed"] for row in default} == set(grimm.SEEDS)
+    for seed in grimm.SEEDS:
         steps = [row["step"] for row in default if row["seed"] == seed]
         assert steps == list(range(500, 10_001, 500))
     assert min(row["held_out_loss"] for row in default) < 1.45
@@ -70,18 +70,18 @@ def test_the_committed_poems_begin_as_they_should():
 
 def test_every_optimizer_and_initialisation_has_three_seeds():
     for name, kind, choices in (
-        ("part2_poems_optimizers", "optimizer", compare_poems.LEARNING_RATES),
+        ("part2_poems_optimizers", "optimizer", poems.LEARNING_RATES),
         ("part2_poems_inits", "init", INITS),
     ):
         runs = {(row[kind], row["seed"]) for row in read_results(name)}
-        assert runs == {(choice, seed) for choice in choices for seed in compare_poems.SEEDS}
+        assert runs == {(choice, seed) for choice in choices for seed in poems.SEEDS}
 
 
 def test_the_poems_of_the_comparison_come_from_the_collection(tmp_path, monkeypatch):
     collection = [f"{chr(0x4E00 + k)}山。" for k in range(50)]
-    monkeypatch.setattr(compare_poems, "RUNS", tmp_path)
-    monkeypatch.setattr(compare_poems, "NUM_POEMS", 20)
-    monkeypatch.setattr(compare_poems, "read_poems", lambda source: collection)
-    compare_poems.write_poems()
+    monkeypatch.setattr(poems, "RUNS", tmp_path)
+    monkeypatch.setattr(poems, "NUM_POEMS", 20)
+    monkeypatch.setattr(poems, "read_poems", lambda source: collection)
+    poems.write_poems()
     chosen = read_poems(str(tmp_path / "poems.json"))
     assert len(chosen) == 20 and set(chosen) < set(collection) and chosen != collection[:20]

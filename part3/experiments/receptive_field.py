@@ -1,6 +1,6 @@
 """How far do L layers hear? The Jacobian of a node's output, hop by hop (question 3.1b of UvA 2019).
 
-    python part3/receptive_field.py
+    python -m part3.experiments.receptive_field
 
 In each layer of a GCN a node hears its neighbours, so after L layers it depends on nodes up to L hops away and on no others:
 information from 3 hops away needs 3 layers. For all pairs of the karate club's members, L = 1 to 4 layers and ten
@@ -8,14 +8,10 @@ initialisations, this takes the norm of ∂ output of member i / ∂ features of
 up to 1. Writes report/results/part3_receptive_field.csv and the figure of the same name.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import ArgumentParser, run_command
 from common.experiment import FIGURES, read_results, write_results
 from common.machine import seeded_generator, short_path

@@ -1,6 +1,6 @@
 """What the LSTM learns from the fairy tales (UvA 2019, questions 2.1 and 2.2; UvA 2021, question 2.4).
 
-    python part2/study_grimm.py --jobs 2
+    python -m part2.experiments.grimm --jobs 2
 
 Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, with the best
 weights of the first run, what it writes. Results, each a CSV under report/results/ with a .json beside it:
@@ -14,16 +14,12 @@ weights of the first run, what it writes. Results, each a CSV under report/resul
 
 import json
 import re
-import sys
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, seeded_generator, short_path

@@ -1,6 +1,6 @@
 """Accuracy versus palindrome length, over models and seeds (questions 1.3 and 1.6).
 
-    python part1/sweep.py --jobs 2
+    python -m part1.experiments.accuracy_by_length --jobs 2
 
 T is the palindrome's length: the network reads T-1 digits and names the last. Two families of curves:
 
@@ -12,19 +12,16 @@ Interrupt it at will: finished runs are kept, the others resumed. The result is 
 one row a run, and the figure of the same name.
 """
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import CommandError, positive_int, run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
 
-RUNS = ROOT / "runs" / "part1" / "sweep"
+RUNS = ROOT / "runs" / "part1" / "accuracy_by_length"
 NAME = "part1_accuracy_by_length"
 SETTINGS = {
     ("handout", "RNN"): {},

@@ -1,14 +1,13 @@
 """How far the gradient travels back through time: the norm of dL/dh(t) against t (question 1.1).
 
-    python part1/gradient_flow.py --jobs 2
+    python -m part1.experiments.gradient_flow --jobs 2
 
 The loss L looks at the last step only, so dL/dh(t) is what backpropagation carries from there to step t: for the RNN a
 product of T-1-t Jacobians diag(1 - h^2) W_hh. It is shown at initialisation and after training, for both models in both
-settings of `sweep.py`, whose runs are used where they are finished and trained where not. The result is
+settings of `accuracy_by_length.py`, whose runs are used where they are finished and trained where not. The result is
 report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, experiment_parser, read_results, run_jobs, write_results
 from common.machine import seeded_generator, short_path
 from common.run_folder import load_checkpoint
 from part1.bptt import lstm_sequence, rnn_sequence
 from part1.dataset import draw_palindromes
+from part1.experiments.accuracy_by_length import SETTINGS, training_job
 from part1.lstm import LSTM
-from part1.sweep import SETTINGS, training_job
 from part1.vanilla_rnn import VanillaRNN
 
 NAME = "part1_gradient_flow"

@@ -1,18 +1,14 @@
 """Node classification on Cora and CiteSeer, 100 runs a setting, beside the published numbers.
 
-    python part3/study_citation.py --jobs 2
+    python -m part3.experiments.citation --jobs 2
 
 GCN, GAT and the MLP without edges, on the public split and on random ones. Interrupt it at will: finished runs are kept. Writes
 report/results/part3_citation.csv, one row a run, and the figure of the same name.
 """
 
-import sys
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path

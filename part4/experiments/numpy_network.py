@@ -1,19 +1,15 @@
 """Do the gradients of question 1.1 serve? The NumPy network against a linear classifier, on CIFAR-10, from three seeds.
 
-    python part4/study_numpy.py --jobs 2
+    python -m part4.experiments.numpy_network --jobs 2
 
 Trains with `train_numpy.py`'s defaults. Writes report/results/part4_numpy.csv, a row an epoch of each seed, and the figure of
 the same name; `test_accuracy` and `linear_test_accuracy` are those of the run's best epochs and stand in each of its rows.
 """
 
-import sys
 from argparse import Namespace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path

@@ -1,6 +1,6 @@
 """Six optimizers on the same palindromes, and on a long narrow valley (questions 1.4 and PRML 2.3).
 
-    python part1/compare_optimizers.py --jobs 2
+    python -m part1.experiments.optimizers --jobs 2
 
 * Palindromes of 10 digits, the RNN, the same weights and batches for every optimizer. Each gets the learning rate of its
   grid with the lowest mean validation loss over the run, averaged over the seeds.
@@ -12,16 +12,12 @@ part1_optimizer_paths.csv; the figures have the same names.
 """
 
 import math
-import sys
 from argparse import Namespace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path

@@ -1,6 +1,6 @@
 """MLP versus GNN on QM9: validation curves, test errors, and what renumbering the atoms does to them (question 3.6).
 
-    python part3/qm9/compare.py --jobs 3
+    python -m part3.experiments.qm9 --jobs 3
 
 Five models, each on all training molecules of qm9_g4mp2.csv once and on 20,000 of them with three seeds. Results:
 report/results/part3_qm9.csv, one row a run; part3_qm9_curves.csv, the validation losses; part3_qm9_limits.csv, what limits
@@ -9,7 +9,6 @@ resumed.
 """
 
 import csv
-import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean
@@ -19,8 +18,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.data import find_data
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results

@@ -1,7 +1,7 @@
 """Accuracy of trained networks on clean and on corrupted images, and their corruption errors (question 1.2).
 
-    python part4/robustness.py --jobs 2                               train the five networks, then test them
-    python part4/robustness.py --runs runs/part4/NAME ... --name mine    test runs of your own, one for each network
+    python -m part4.experiments.robustness --jobs 2                               train the five networks, then test them
+    python -m part4.experiments.robustness --runs runs/part4/NAME ... --name mine    test runs of your own, one for each network
 
 With E_s the top-1 error at severity s of a corruption, E_clean the one on clean images, and R for ResNet-18:
 
@@ -18,7 +18,6 @@ original images: of copies, the "clean" ones have been through JPEG already.
 
 import json
 import math
-import sys
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean
@@ -28,8 +27,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import CommandError, run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, get_device, short_path

@@ -1,4 +1,4 @@
-"""part4/robustness.py: CE and RCE by hand, and a small experiment from its runs to its figures."""
+"""part4/experiments/robustness.py: CE and RCE by hand, and a small experiment from its runs to its figures."""
 
 import csv
 import json
@@ -6,18 +6,18 @@ import math
 import shutil
 import sys
 
+from part4.experiments import robustness
 import pytest
 import torch
 
 import common.experiment
 import part4.cifar10
-import part4.robustness as robustness
 import part4.train
 from common.errors import CommandError
 from part4.cifar10 import load_images, normalise, to_unit
 from part4.corruptions import CORRUPTIONS, SEVERITIES, gaussian_noise_transform, jpeg_transform
+from part4.experiments.robustness import corruption_error, corruption_errors, relative_corruption_error
 from part4.networks import get_model
-from part4.robustness import corruption_error, corruption_errors, relative_corruption_error
 from tests.harness import ROOT, failure_of, one_line, run_script
 
 SETTINGS = {"dataset": "synthetic", "num_train": 64, "batch_size": 32, "epochs": 2, "seed": 42}
@@ -54,7 +54,7 @@ def report(tmp_path, monkeypatch):
 
 def run(*words):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["part4/robustness.py", *map(str, words)])
+        patch.setattr(sys, "argv", ["part4/experiments/robustness.py", *map(str, words)])
         robustness.main()
 
 
@@ -129,7 +129,7 @@ def test_the_experiment_from_its_runs_to_its_figures(runs, report, monkeypatch, 
     assert {path.stem for path in (report / "figures").iterdir()} == figures
     for path in (report / "results").glob("*.json"):
         provenance = json.loads(path.read_text())
-        assert (provenance["command"], provenance["seeds"]) == ("python part4/robustness.py", [42])
+        assert (provenance["command"], provenance["seeds"]) == ("python -m part4.experiments.robustness", [42])
     linear, resnet = table(report / "results" / "part4_training.csv")
     assert (linear["model"], linear["parameters"], linear["images"]) == ("debug", "30730", "synthetic shapes")
     assert (resnet["model"], resnet["epochs"], resnet["num_train"], resnet["lr"]) == ("resnet18", "2", "64", "0.01")
@@ -178,11 +178,11 @@ def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    assert message in failure_of(robustness.main, "part4/robustness.py", words, monkeypatch, capsys)
+    assert message in failure_of(robustness.main, "part4/experiments/robustness.py", words, monkeypatch, capsys)
 
 
 def test_as_a_script(runs):
-    assert "holds no finished run" in one_line(run_script("part4/robustness.py", "--runs", "part4", cwd=ROOT))
+    assert "holds no finished run" in one_line(run_script("part4/experiments/robustness.py", "--runs", "part4", cwd=ROOT))
 
 
 def test_the_experiment_trains_the_five_networks_of_the_question():

@@ -1,6 +1,6 @@
 """How low the held-out loss on tiny Shakespeare gets in 8 and in 30 minutes on two cores.
 
-    python part2/study_shakespeare.py
+    python -m part2.experiments.shakespeare
 
 The first 90 % of the characters are trained on, the last 10 % held out, as nanoGPT does (its README: 1.88 nats a character in
 about three minutes of a laptop's processor, 1.4697 in about three minutes of an A100). Two runs of `train.py`, one after the
@@ -10,7 +10,6 @@ stand in the held-out part only.
 """
 
 import re
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path

@@ -1,11 +1,12 @@
-"""part4/study_numpy.py: a small experiment from its runs to its figure."""
+"""part4/experiments/numpy_network.py: a small experiment from its runs to its figure."""
 
 import csv
 import json
 import sys
 
+import part4.experiments.numpy_network as study
+
 import common.experiment
-import part4.study_numpy as study
 
 
 def test_the_experiment_from_its_runs_to_its_figure(tmp_path, monkeypatch, capsys):
@@ -14,7 +15,7 @@ def test_the_experiment_from_its_runs_to_its_figure(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(study, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(study, "SEEDS", (0, 1))
     monkeypatch.setattr(study, "SETTINGS", {"dataset": "synthetic", "num_train": 128, "num_epochs": 2})
-    monkeypatch.setattr(sys, "argv", ["part4/study_numpy.py"])
+    monkeypatch.setattr(sys, "argv", ["part4/experiments/numpy_network.py"])
     study.main()
     with open(tmp_path / "results" / "part4_numpy.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -26,6 +27,6 @@ def test_the_experiment_from_its_runs_to_its_figure(tmp_path, monkeypatch, capsy
     printed = capsys.readouterr().out
     assert "linear classifier, synthetic shapes: test accuracy 0." in printed
     (tmp_path / "figures" / "part4_numpy.pdf").unlink()
-    monkeypatch.setattr(sys, "argv", ["part4/study_numpy.py", "--draw_only"])
+    monkeypatch.setattr(sys, "argv", ["part4/experiments/numpy_network.py", "--draw_only"])
     study.main()
     assert capsys.readouterr().out == printed and (tmp_path / "figures" / "part4_numpy.pdf").exists()

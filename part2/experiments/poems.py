@@ -1,6 +1,6 @@
 """Optimizers and initialisations on Tang poems (PRML 2.1 and 2.3), and the poems that come of it (PRML 2.2).
 
-    python part2/compare_poems.py --jobs 2
+    python -m part2.experiments.poems --jobs 2
 
 * Six optimizers, each at every learning rate of a grid, for 8 epochs on 3,000 poems; shown is the rate with the lowest held-out
   loss after the last epoch, over three seeds.
@@ -13,16 +13,12 @@ report/results/.
 """
 
 import json
-import sys
 from argparse import Namespace
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, seeded_generator, short_path

@@ -1,8 +1,9 @@
 """A digit remembered for a thousand steps: questions 1.3 and 1.6, carried on to palindromes of 1,000 digits.
 
-    python part1/long_memory.py --jobs 2
+    python -m part1.experiments.long_memory --jobs 2
 
-The equations, 128 hidden units and batches are those of `sweep.py`; `train.py --preset long_memory` changes what is free:
+The equations, 128 hidden units and batches are those of `accuracy_by_length.py`; `train.py --preset long_memory` changes the
+rest:
 
 * RNN: W_hh = 2 I makes every unit a switch with two stable states. The first digit sets the switches, later ones cannot turn
   them, and what is left to learn is to read them.
@@ -12,18 +13,14 @@ The results are report/results/part1_long_memory.csv, one row a run, and part1_l
 gradient arrives at which step of 1,000; and a figure of each.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.errors import run_command
 from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
 from common.machine import ROOT, short_path
-from part1.gradient_flow import gradient_norms
-from part1.sweep import NAME as HANDOUT
-from part1.sweep import by_curve, draw_curve
+from part1.experiments.accuracy_by_length import NAME as HANDOUT
+from part1.experiments.accuracy_by_length import by_curve, draw_curve
+from part1.experiments.gradient_flow import gradient_norms
 
 RUNS = ROOT / "runs" / "part1" / "long_memory"
 NAME, GRADIENTS = "part1_long_memory", "part1_long_memory_gradients"

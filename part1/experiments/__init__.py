@@ -1,0 +1,1 @@
+"""The runs behind report/results/part1_*.csv: experiments on palindromes."""

@@ -1,0 +1,1 @@
+"""The runs behind report/results/part2_*.csv: experiments on text."""

@@ -1,0 +1,1 @@
+"""The runs behind report/results/part4_*.csv: experiments on images."""
