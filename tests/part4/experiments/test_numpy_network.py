@@ -4,9 +4,8 @@ import csv
 import json
 import sys
 
-import part4.experiments.numpy_network as study
-
 import common.experiment
+import part4.experiments.numpy_network as study
 
 
 def test_the_experiment_from_its_runs_to_its_figure(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 
-from part4.experiments import robustness
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ import part4.train
 from common.errors import CommandError
 from part4.cifar10 import load_images, normalise, to_unit
 from part4.corruptions import CORRUPTIONS, SEVERITIES, gaussian_noise_transform, jpeg_transform
+from part4.experiments import robustness
 from part4.experiments.robustness import corruption_error, corruption_errors, relative_corruption_error
 from part4.networks import get_model
 from tests.harness import ROOT, failure_of, one_line, run_script
