@@ -13,9 +13,9 @@ endif
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
 
-kernel: .venv/core            ## compile the LSTM's fast path; needs a C++ compiler
+kernel: .venv/core            ## compile the LSTM's recurrence; needs a C++ compiler
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[kernel]"
-	$(PY) part1/lstm_kernel.py
+	$(PY) -m recurrence.kernel
 
 test: .venv/test              ## the fast tests
 	$(PYTEST) -m "not slow"
@@ -54,18 +54,18 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) -m part3.experiments.qm9 --draw_only
 	$(PY) -m part4.experiments.numpy_network --draw_only
 	$(PY) -m part4.experiments.robustness --draw_only
-	$(PY) benchmarks/scaling.py --draw_only
+	$(PY) -m benchmarks.scaling --draw_only
 
 report: figures               ## report/main.pdf from report/results/; needs TeX Live
 	$(PY) report/build.py
 	cd report && latexmk -pdf -interaction=nonstopmode -halt-on-error main.tex
 
 bench: .venv/molecules        ## speed beside what a user would take instead
-	$(PY) benchmarks/part1.py
-	$(PY) benchmarks/part2.py
-	$(PY) benchmarks/part3.py
-	$(PY) benchmarks/part4.py
-	$(PY) benchmarks/scaling.py
+	$(PY) -m benchmarks.part1
+	$(PY) -m benchmarks.part2
+	$(PY) -m benchmarks.part3
+	$(PY) -m benchmarks.part4
+	$(PY) -m benchmarks.scaling
 
 clean:
 	rm -rf .venv

@@ -1,15 +1,15 @@
 """Speed and memory of part 1 beside what a user would take instead; every ratio comes from one run on one machine.
 
-    python benchmarks/part1.py
+    python -m benchmarks.part1
 
-* Forward plus backward of a recurrence, from the input to every gradient: ours, torch.nn's, and the plain loops that autograd
-  differentiates. Medians over interleaved repeats, each size in a process of its own, as a training is. "compiled" needs
-  `make kernel` first and is left out without it.
-* The memory that takes at its peak, each variant in a process of its own.
-* Seeds side by side: the recurrences of three models as one batched product a step, against one model after the other.
-* Palindromes drawn a second: whole batches, and digit by digit as the handout's data set does it.
-* Training steps a second of `part1/train.py`, end to end, evaluation and logging included; the same with torch.nn's recurrence
-  in the model's place; and where the time of a step goes.
+* Forward and backward pass of a recurrence, from the input to every gradient: ours, torch.nn's, and plain loops that
+  autograd differentiates. Medians over interleaved repeats, each size in a process of its own, as a training run is.
+  "compiled" needs `make kernel` first and is left out without it.
+* The peak memory of the same, each variant in a process of its own.
+* Seeds side by side: the recurrences of three models as one batched product per step, and one model after the other.
+* Palindromes drawn per second: whole batches, and digit by digit as the handout's data set draws them.
+* Training steps per second of `part1/train.py`, end to end, evaluation and logging included; the same with torch.nn's
+  recurrence in place of the model's; and what the parts of a step take.
 
 Prints a table and writes report/results/benchmark_part1.csv.
 """
@@ -21,97 +21,123 @@ import runpy
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stdout
-from functools import partial
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from statistics import median
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import in_own_process, interleaved_medians, report
-from common.errors import ArgumentParser, positive_int, run_command
+from common.command import ArgumentParser, positive_int, run_command
 from common.experiment import write_results
-from common.machine import ROOT
+from common.paths import ROOT, short_path
 from common.run_folder import RunFolder
-from part1 import lstm, lstm_kernel, vanilla_rnn
-from part1.bptt import input_part, lstm_loop, lstm_sequence, rnn_loop, rnn_sequence
+from part1 import lstm, vanilla_rnn
 from part1.dataset import HeldOutPalindromes, as_vectors, draw_palindromes
-from part1.lstm import LSTM, from_torch_order
+from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
+from recurrence import kernel
+from recurrence.inputs import input_part
+from recurrence.lstm import from_torch_order, lstm_sequence
+from recurrence.rnn import rnn_sequence
 
-SIZES = [  # (B, T, d, n, layers)
-    (128, 10, 1, 128, 1),
-    (128, 60, 10, 128, 1),
-    (64, 30, 87, 128, 2),
-    (32, 64, 64, 512, 1),
-    (128, 30, 256, 1024, 1),
-]
+
+class Size(NamedTuple):
+    """The sizes of a recurrence: B sequences of T inputs of d numbers each; n hidden units in each layer."""
+
+    B: int
+    T: int
+    d: int
+    n: int
+    layers: int = 1
+
+    def __str__(self) -> str:
+        text = f"B={self.B} T={self.T} d={self.d} n={self.n}"
+        return f"{text} {self.layers} layers" if self.layers > 1 else text
+
+
+SIZES = (
+    Size(128, 10, 1, 128),
+    Size(128, 60, 10, 128),
+    Size(64, 30, 87, 128, layers=2),
+    Size(32, 64, 64, 512),
+    Size(128, 30, 256, 1024),
+)
+MEMORY_SIZES = (Size(128, 1000, 10, 128), Size(128, 60, 256, 1024))  # long: the states outweigh the weights
+TRAINING_RUNS = 7
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; the wide ones take a quarter")
-    parser.add_argument("--train_steps", type=positive_int, default=500, help="of the end-to-end runs")
-    parser.add_argument("--threads", type=positive_int, default=min(2, os.cpu_count() or 1), help="of PyTorch")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--repeats", type=positive_int, default=60, help="repeats of each small size; wide sizes take a quarter"
+    )
+    parser.add_argument("--train_steps", type=positive_int, default=500, help="steps of each end-to-end training")
+    parser.add_argument("--threads", type=positive_int, default=min(2, os.cpu_count() or 1), help="PyTorch's threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = recurrences(args.repeats, args.threads) + memory() + side_by_side(args.repeats) + drawing(args.repeats)
     rows += training(args.train_steps, args.threads)
-    path = write_results("benchmark_part1", rows)
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {short_path(write_results('benchmark_part1', rows))}")
 
 
 def recurrences(repeats: int, threads: int) -> list[dict]:
     rows = []
     for size in SIZES:
+        size_repeats = repeats if size.n < 500 else max(3, repeats // 4)
         for name in VARIANTS:
-            milliseconds = in_own_process(times, name, size, repeats if size[3] < 500 else max(3, repeats // 4), threads)
-            rows += report(f"{name} forward + backward, {text(size)}", "ms", milliseconds, f"torch.nn.{name}")
+            milliseconds = in_own_process(times, name, size, size_repeats, threads)
+            rows += report(f"{name} forward + backward, {size}", "ms", milliseconds, f"torch.nn.{name}")
     return rows
 
 
-def times(name: str, size: tuple[int, ...], repeats: int, threads: int) -> dict[str, float]:
+def times(name: str, size: Size, repeats: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    return interleaved_medians(VARIANTS[name](*size), repeats)
+    return interleaved_medians(VARIANTS[name](size), repeats)
 
 
-def text(size: tuple[int, ...]) -> str:
-    B, T, d, n, layers = size
-    return f"B={B} T={T} d={d} n={n}" + (f" {layers} layers" if layers > 1 else "")
-
-
-def lstm_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Callable[[], None]]:
+def lstm_variants(size: Size) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
-    x, library = torch.randn(T, B, d), nn.LSTM(d, n, layers)
-    weights = [nn.Parameter(from_torch_order(w.detach())) for w in library.parameters()]  # W_x, W_h, b and a second b a layer
-    gates = [nn.Parameter(w.clone()) for stacked in weights for w in stacked.detach().chunk(4)]
-    zeros = torch.zeros(B, n)
+    x, library = torch.randn(size.T, size.B, size.d), nn.LSTM(size.d, size.n, size.layers)
+    zeros = torch.zeros(size.B, size.n)
+    layers = []  # W_x, W_h and b of each
+    gates = []  # the same as lists of four, a parameter for each gate
+    for W_x, W_h, b, _ in library.all_weights:
+        layer = [nn.Parameter(from_torch_order(stacked.detach())) for stacked in (W_x, W_h, b)]
+        layers.append(layer)
+        gates.append([[nn.Parameter(gate.clone()) for gate in stacked.detach().chunk(4)] for stacked in layer])
+    parameters = [parameter for layer in layers for parameter in layer]
+    gate_parameters = [parameter for layer in gates for four in layer for parameter in four]
 
-    def ours(compiled: bool, dtype: torch.dtype) -> Callable[[], Tensor]:
+    def ours(recurrence: str, dtype: torch.dtype) -> Callable[[], None]:
         def last_state() -> Tensor:
             h = x.to(dtype)
-            for W_x, W_h, b, _ in zip(*4 * [iter(weights)]):
-                h, _ = lstm_sequence(input_part(h, W_x.to(dtype), b.to(dtype)), None, zeros, W_h.to(dtype), overwrite_z=True)
+            for W_x, W_h, b in layers:
+                h, _ = lstm_sequence(h, (None, zeros), W_x.to(dtype), W_h.to(dtype), b.to(dtype), recurrence)
             return h[-1].float()
 
-        return with_kernel(compiled, forward_backward(last_state, weights))
+        return forward_backward(last_state, parameters)
 
     def plain_loop() -> Tensor:
         h = x
-        for W_x, W_h, b, _ in zip(*4 * [iter(weights)]):
-            h, _ = lstm_loop(input_part(h, W_x, b), zeros, zeros, W_h)
+        for W_x, W_h, b in layers:
+            h = lstm_loop(input_part(h, W_x, b), W_h)
         return h[-1]
 
     def eight_products() -> Tensor:
-        """As most published solutions write it: two products a gate."""
+        """Most published solutions are written like this: two products for each gate."""
         sequence = list(x)
-        for layer in zip(*16 * [iter(gates)]):
-            W_gx, W_ix, W_fx, W_ox, W_gh, W_ih, W_fh, W_oh, b_g, b_i, b_f, b_o, *_ = layer
-            h, c = zeros, zeros
+        for W_x, W_h, b in gates:
+            W_gx, W_ix, W_fx, W_ox = W_x
+            W_gh, W_ih, W_fh, W_oh = W_h
+            b_g, b_i, b_f, b_o = b
+            h = c = zeros
             for t, x_t in enumerate(sequence):
                 g = torch.tanh(x_t @ W_gx.t() + h @ W_gh.t() + b_g)
                 i = torch.sigmoid(x_t @ W_ix.t() + h @ W_ih.t() + b_i)
@@ -121,74 +147,101 @@ def lstm_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Call
                 sequence[t] = h = torch.tanh(c) * o
         return h
 
-    variants = {"torch.nn.LSTM": forward_backward(lambda: library(x)[0][-1], [*library.parameters()])}
-    if lstm_kernel.compiled():
-        variants |= {"ours, compiled": ours(True, torch.float32), "ours, compiled, bf16": ours(True, torch.bfloat16)}
-    return variants | {
-        "ours": ours(False, torch.float32),
-        "ours, bf16": ours(False, torch.bfloat16),
-        "plain loop": forward_backward(plain_loop, weights),
-        "plain loop, eight products": forward_backward(eight_products, gates),
-    }
+    variants = {"torch.nn.LSTM": forward_backward(lambda: library(x)[0][-1], list(library.parameters()))}
+    if kernel.is_available():
+        variants["ours, compiled"] = ours("compiled", torch.float32)
+        variants["ours, compiled, bf16"] = ours("compiled", torch.bfloat16)
+    variants["ours"] = ours("bptt", torch.float32)
+    variants["ours, bf16"] = ours("bptt", torch.bfloat16)
+    variants["plain loop"] = forward_backward(plain_loop, parameters)
+    variants["plain loop, eight products"] = forward_backward(eight_products, gate_parameters)
+    return variants
 
 
-def with_kernel(compiled: bool, call: Callable[[], None]) -> Callable[[], None]:
-    def called() -> None:
-        kept, lstm_kernel.compiled = lstm_kernel.compiled, lstm_kernel.compiled if compiled else lambda: False
-        call()
-        lstm_kernel.compiled = kept
-
-    return called
-
-
-def rnn_variants(B: int, T: int, d: int, n: int, layers: int) -> dict[str, Callable[[], None]]:
+def rnn_variants(size: Size) -> dict[str, Callable[[], None]]:
     torch.manual_seed(0)
-    x, library = torch.randn(T, B, d), nn.RNN(d, n, layers)
-    weights = [nn.Parameter(w.detach().clone()) for w in library.parameters()]
-    zeros = torch.zeros(B, n)
+    x, library = torch.randn(size.T, size.B, size.d), nn.RNN(size.d, size.n, size.layers)
+    layers = [[nn.Parameter(w.detach().clone()) for w in weights[:3]] for weights in library.all_weights]
+    parameters = [parameter for layer in layers for parameter in layer]
 
-    def ours(sequence: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
-        def last_state() -> Tensor:
-            h = x
-            for W_hx, W_hh, b_h, _ in zip(*4 * [iter(weights)]):
-                h = sequence(input_part(h, W_hx, b_h), zeros, W_hh)
-            return h[-1]
+    def ours() -> Tensor:
+        h = x
+        for W_hx, W_hh, b_h in layers:
+            h = rnn_sequence(h, None, W_hx, W_hh, b_h)
+        return h[-1]
 
-        return forward_backward(last_state, weights)
+    def plain_loop() -> Tensor:
+        h = x
+        for W_hx, W_hh, b_h in layers:
+            h = rnn_loop(input_part(h, W_hx, b_h), W_hh)
+        return h[-1]
 
-    library_call = forward_backward(lambda: library(x)[0][-1], [*library.parameters()])
-    return {"torch.nn.RNN": library_call, "ours": ours(rnn_sequence), "plain loop": ours(rnn_loop)}
+    return {
+        "torch.nn.RNN": forward_backward(lambda: library(x)[0][-1], list(library.parameters())),
+        "ours": forward_backward(ours, parameters),
+        "plain loop": forward_backward(plain_loop, parameters),
+    }
 
 
 VARIANTS = {"LSTM": lstm_variants, "RNN": rnn_variants}
 
 
-def forward_backward(last_state: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
+def rnn_loop(z: Tensor, W_hh: Tensor) -> Tensor:
+    """Return h(1) ... h(T), (T, B, n), from (T, B, n) z(1) ... z(T): equation (1) step by step, with h(0) = 0."""
+    h, states = z.new_zeros(z.shape[1:]), []
+    for z_t in z:
+        h = torch.tanh(z_t + h @ W_hh.t())  # (1)
+        states.append(h)
+    return torch.stack(states)
+
+
+def lstm_loop(z: Tensor, W_h: Tensor) -> Tensor:
+    """Return h(1) ... h(T), (T, B, n), from (T, B, 4n) z(1) ... z(T): equations (4) to (9) with h(0) = c(0) = 0.
+
+    One product gives all four gates of a step.
+    """
+    h = c = z.new_zeros(z.shape[1], W_h.shape[1])
+    states = []
+    for z_t in z:
+        a_g, a_i, a_f, a_o = (z_t + h @ W_h.t()).chunk(4, dim=-1)
+        g = torch.tanh(a_g)  # (4)
+        i = torch.sigmoid(a_i)  # (5)
+        f = torch.sigmoid(a_f)  # (6)
+        o = torch.sigmoid(a_o)  # (7)
+        c = g * i + c * f  # (8)
+        h = torch.tanh(c) * o  # (9)
+        states.append(h)
+    return torch.stack(states)
+
+
+def forward_backward(output: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
     def step() -> None:
         for parameter in parameters:
             parameter.grad = None
-        last_state().sum().backward()
+        output().sum().backward()
 
     return step
 
 
 def memory() -> list[dict]:
-    """Two sizes with long sequences, where the states outweigh the weights. Linux only."""
+    """Measure the peak memory of each variant; on Linux only."""
     rows = []
     if not Path("/proc/self/status").exists():
         return rows
-    for size in ((128, 1000, 10, 128, 1), (128, 60, 256, 1024, 1)):
+    for size in MEMORY_SIZES:
         for name, make in VARIANTS.items():
-            megabytes = {variant: in_own_process(peak, name, variant, size) for variant in make(1, 1, *size[2:])}
-            rows += report(f"{name} forward + backward, memory, {text(size)}", "MB", megabytes, f"torch.nn.{name}")
+            variants = list(make(size._replace(B=1, T=1)))
+            megabytes = {variant: in_own_process(peak, name, variant, size) for variant in variants}
+            rows += report(f"{name} forward + backward, memory, {size}", "MB", megabytes, f"torch.nn.{name}")
     return rows
 
 
-def peak(name: str, variant: str, size: tuple[int, ...]) -> float:
-    """Return the megabytes that forward and backward take beside the weights and the input; in a process of its own."""
+def peak(name: str, variant: str, size: Size) -> float:
+    """Return the megabytes that both passes take beside weights and input; to be called in a process of its own."""
     torch.set_num_threads(1)
-    VARIANTS[name](2, 2, 4, 16, size[4])[variant]()  # whatever is loaded at the first call
-    call = VARIANTS[name](*size)[variant]
+    small = Size(B=2, T=2, d=4, n=16, layers=size.layers)
+    VARIANTS[name](small)[variant]()  # the first call loads libraries
+    call = VARIANTS[name](size)[variant]
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before
@@ -201,35 +254,44 @@ def resident(field: str) -> float:
 
 
 def side_by_side(repeats: int, num_models: int = 3) -> list[dict]:
-    """Three seeds of the sweep at T = 20, one thread: the same loop over time for each, and for all at once."""
-    threads, rows = torch.get_num_threads(), []
+    """Time three seeds of the sweep at T = 20, on one thread: a plain loop over time for each, and one for all."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     B, T, n = 128, 20, 128
-    zeros = torch.zeros(B, n)
-    loops = {"RNN": (lambda z, W: rnn_loop(z, zeros, W), 1), "LSTM": (lambda z, W: lstm_loop(z, zeros, zeros, W)[0], 4)}
-    for name, (loop, gates) in loops.items():
-        z = torch.randn(num_models, T, B, gates * n)
-        W = nn.Parameter(torch.randn(num_models, gates * n, n) / n**0.5)
-        variants = {
-            "one after the other": forward_backward(partial(last_states, partial(map, loop), z, W), [W]),
-            "side by side": forward_backward(partial(last_states, torch.vmap(loop), z, W), [W]),
-        }
-        milliseconds = interleaved_medians(variants, repeats)
-        rows += report(f"{name}, {num_models} models, plain loop, B={B} T={T} n={n}", "ms", milliseconds, "one after the other")
+    rows = []
+    for name, loop, num_gates in (("RNN", rnn_loop, 1), ("LSTM", lstm_loop, 4)):
+        z = torch.randn(num_models, T, B, num_gates * n)
+        W = nn.Parameter(torch.randn(num_models, num_gates * n, n) / n**0.5)
+        milliseconds = interleaved_medians(model_variants(loop, z, W), repeats)
+        benchmark = f"{name}, {num_models} models, plain loop, B={B} T={T} n={n}"
+        rows += report(benchmark, "ms", milliseconds, "one after the other")
     torch.set_num_threads(threads)
     return rows
 
 
-def last_states(loops: Callable[[Tensor, Tensor], Iterable[Tensor]], z: Tensor, W: Tensor) -> Tensor:
-    return torch.stack([h[-1] for h in loops(z, W)])
+def model_variants(
+    loop: Callable[[Tensor, Tensor], Tensor], z: Tensor, W: nn.Parameter
+) -> dict[str, Callable[[], None]]:
+    """Return two ways to run a loop for several models, whose z and W are stacked."""
+
+    def one_after_the_other() -> Tensor:
+        return torch.stack([loop(z_k, W_k)[-1] for z_k, W_k in zip(z, W)])
+
+    def together() -> Tensor:
+        return torch.vmap(loop)(z, W)[:, -1]
+
+    return {
+        "one after the other": forward_backward(one_after_the_other, [W]),
+        "side by side": forward_backward(together, [W]),
+    }
 
 
 def drawing(repeats: int) -> list[dict]:
-    """Batches of 128 palindromes of 11 digits."""
+    """Draw batches of 128 palindromes of 11 digits."""
     generator = torch.Generator().manual_seed(0)
 
     def digit_by_digit() -> None:
-        """As the handout's data set: one call of NumPy a digit, one palindrome at a time."""
+        """Draw as the handout's data set does: one palindrome at a time, with one call of NumPy for each digit."""
         for _ in range(128):
             left = [np.random.randint(0, 10) for _ in range(math.ceil(11 / 2))]
             np.concatenate((left, left[-2::-1]))
@@ -239,79 +301,112 @@ def drawing(repeats: int) -> list[dict]:
     return report("palindromes of 11 digits drawn", "1/s", rates, "digit by digit")
 
 
-class Library(nn.Module):
-    """One of our models with torch.nn's recurrence in the place of ours."""
-
-    Model: type[nn.Module]
-
-    def __init__(self, *args: object):
-        super().__init__()
-        self.input_dim = args[1]
-        self.recurrence, self.output = self.Model(*args).to_torch()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.recurrence(as_vectors(x, self.input_dim).to(self.output.weight).transpose(0, 1))[0][-1])
-
-
 def training(train_steps: int, threads: int) -> list[dict]:
-    """Medians of seven runs each, taken in turns, each in a process of its own: T = 11, the default arguments."""
+    """Train with the default arguments, T = 11: medians of runs taken in turns, each in a process of its own."""
     rows = []
-    for model in ("RNN", "LSTM"):
-        rates, shares = {f"torch.nn.{model}": [], "ours": []}, {}
-        for _ in range(7):
-            for name, found in rates.items():
-                rate, shares = in_own_process(train, model, name != "ours", train_steps, threads)
-                found.append(rate)
-        medians = {name: median(found) for name, found in rates.items()}
-        rows += report(f"steps of part1/train.py --model_type {model}", "1/s", medians, f"torch.nn.{model}")
-        rows += report(f"time of part1/train.py --model_type {model}", "%", shares, "all")
+    for model_type in ("RNN", "LSTM"):
+        library = f"torch.nn.{model_type}"
+        rates: dict[str, list[float]] = {library: [], "ours": []}
+        for _ in range(TRAINING_RUNS):
+            rate, _ = in_own_process(train, model_type, True, train_steps, threads)
+            rates[library].append(rate)
+            rate, shares = in_own_process(train, model_type, False, train_steps, threads)
+            rates["ours"].append(rate)
+        medians = {name: median(values) for name, values in rates.items()}
+        rows += report(f"steps of part1/train.py --model_type {model_type}", "1/s", medians, library)
+        rows += report(f"time of part1/train.py --model_type {model_type}", "%", shares, "all")
     return rows
 
 
-def train(model: str, library: bool, train_steps: int, threads: int) -> tuple[float, dict[str, float]]:
-    """Run train.py in this process; return its steps a second, and what its parts take, in percent of the time."""
+def train(model_type: str, library: bool, train_steps: int, threads: int) -> tuple[float, dict[str, float]]:
+    """Run part1/train.py in this process; return its steps per second, and what its parts take in percent of the time.
+
+    Args:
+        library: train torch.nn's recurrence in place of ours.
+    """
     torch.set_num_threads(threads)
-    module = {"RNN": vanilla_rnn, "LSTM": lstm}[model]
-    Model = {"RNN": VanillaRNN, "LSTM": LSTM}[model]
-    if library:
-        setattr(module, Model.__name__, type("Library", (Library,), {"Model": Model, "INITS": Model.INITS}))
-    seconds: dict[str, float] = {}
-    for part, owner, name in (
+    module, Model = {"RNN": (vanilla_rnn, VanillaRNN), "LSTM": (lstm, LSTM)}[model_type]
+    Trained = library_model(Model) if library else Model
+    stopwatch = Stopwatch()
+    parts = (
         ("drawing palindromes", HeldOutPalindromes, "draw_others"),
-        ("forward", Library if library else Model, "forward"),
+        ("forward", Trained, "forward"),
         ("backward", Tensor, "backward"),
         ("clipping", nn.utils, "clip_grad_norm_"),
         ("optimizer", torch.optim.RMSprop, "step"),
         ("logging", RunFolder, "log"),
         ("checkpoints", RunFolder, "save_checkpoint"),
-    ):
-        setattr(owner, name, timed(part, getattr(owner, name), seconds))
-    with tempfile.TemporaryDirectory() as folder, redirect_stdout(None):
-        sys.argv = ["part1/train.py", "--model_type", model, "--train_steps", str(train_steps), "--run_dir", folder]
+    )
+    with ExitStack() as stack:  # which undoes the patches
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        words = ["--model_type", model_type, "--train_steps", str(train_steps), "--run_dir", folder]
+        stack.enter_context(redirect_stdout(None))
+        stack.enter_context(patch.object(sys, "argv", ["part1/train.py", *words]))
+        stack.enter_context(patch.object(module, Model.__name__, Trained))
+        for part, owner, name in parts:
+            stack.enter_context(patch.object(owner, name, stopwatch.timed(part, getattr(owner, name))))
         runpy.run_path(str(ROOT / "part1" / "train.py"), run_name="__main__")
         result = json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
-    shares = {part: 100 * value / (timed.end - timed.start) for part, value in seconds.items()}
+    shares = {part: 100 * value / stopwatch.total for part, value in stopwatch.seconds.items()}
     return result["steps"] / result["seconds"], {"all": 100.0, **shares, "the rest": 100 - sum(shares.values())}
 
 
-def timed(part: str, function: Callable, seconds: dict[str, float]) -> Callable:
-    """Let `function` add its time to that of its part, unless it is called from within another part."""
+def library_model(Model: type[nn.Module]) -> type[nn.Module]:
+    """Return one of our models with torch.nn's recurrence in place of ours."""
 
-    def call(*args: object, **kwargs: object) -> object:
-        outermost, started = not timed.inside, time.perf_counter()
-        timed.start, timed.inside = timed.start or started, True
-        try:
-            return function(*args, **kwargs)
-        finally:
-            if outermost:
-                timed.inside, timed.end = False, time.perf_counter()
-                name = part if part != "forward" or torch.is_grad_enabled() else "evaluation"
-                seconds[name] = seconds.get(name, 0.0) + timed.end - started
+    class LibraryModel(nn.Module):
+        INITS, RECURRENCES = Model.INITS, Model.RECURRENCES
 
-    return call
+        def __init__(self, seq_length: int, input_dim: int, *args: Any):
+            super().__init__()
+            self.input_dim = input_dim
+            self.recurrence, self.output = Model(seq_length, input_dim, *args).to_torch()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = as_vectors(x, self.input_dim).to(self.output.weight).transpose(0, 1)  # (T, B, d)
+            h, _ = self.recurrence(x)
+            return self.output(h[-1])
+
+    return LibraryModel
 
 
-timed.inside, timed.start, timed.end = False, 0.0, 0.0
+class Stopwatch:
+    """Adds up the time that parts of a program take; a part that is called within another one counts as that one's.
+
+    Attributes:
+        seconds: of each part.
+        total: seconds from the first call of any part to the end of the last one.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.total = 0.0
+        self._first_start: float | None = None
+        self._within_a_part = False
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function, wrapped so that its time counts for its part.
+
+        "forward" where no gradients are computed counts as "evaluation".
+        """
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._within_a_part:
+                return function(*args, **kwargs)
+            started = time.perf_counter()
+            if self._first_start is None:
+                self._first_start = started
+            self._within_a_part = True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._within_a_part = False
+                ended = time.perf_counter()
+                evaluating = part == "forward" and not torch.is_grad_enabled()
+                self.seconds["evaluation" if evaluating else part] += ended - started
+                self.total = ended - self._first_start
+
+        return call
 
 
 if __name__ == "__main__":

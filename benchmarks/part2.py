@@ -1,16 +1,18 @@
 """Speed of part 2 beside what a user would take instead; every ratio comes from one run on one machine.
 
-    python benchmarks/part2.py
+    python -m benchmarks.part2
 
-* A text larger than memory: seconds to encode it, characters drawn from it a second and peak memory, beside the book of tales.
-* Characters written a second: ours, a loop over torch.nn.LSTM that carries the state, and ours without a state, which reads the
-  whole text so far for each character; and what a character costs in texts of different lengths.
-* Forward plus loss plus backward of the model: ours in both precisions, and the same model made of torch.nn's modules; each
-  size in a process of its own, as a training is.
-  "compiled" needs `make kernel` first and is left out without it; everything else then runs compiled, too.
-* What the precision does to the training: the held-out loss after as many steps, from three seeds.
-* Batches cut a second: ours, and character by character as the handout's data set does it.
-* Training steps a second of `part2/train.py`, end to end, evaluation and logging included, beside a plain loop without them.
+* A text larger than memory: seconds to encode it, characters drawn from it per second and peak memory, beside the book
+  of tales.
+* Characters written per second: ours, a loop over torch.nn.LSTM that carries the state, and ours without a state, which
+  reads the whole text so far for each character; and what a character costs in texts of different lengths.
+* Forward pass, loss and backward pass of the model: ours in both precisions, and the same model made of torch.nn's
+  modules; each size in a process of its own, as a training run is. "compiled" needs `make kernel` first and is left out
+  without it; all other measurements then use the compiled recurrence, too.
+* What the precision changes in training: the held-out loss after the same number of steps, from three seeds.
+* Batches cut per second: ours, and character by character as the handout's data set cuts them.
+* Training steps per second of `part2/train.py`, end to end, evaluation and logging included, beside a plain loop
+  without them.
 
 Prints a table and writes report/results/benchmark_part2.csv.
 """
@@ -27,58 +29,89 @@ from itertools import count
 from pathlib import Path
 from statistics import median
 from string import ascii_lowercase
+from typing import NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.part1 import with_kernel
 from benchmarks.timing import in_own_process, interleaved_medians, report
-from common.errors import ArgumentParser, non_negative_float, positive_int, run_command
+from common.command import ArgumentParser, non_negative_float, positive_int, run_command
 from common.experiment import write_results
-from common.machine import ROOT
-from part1 import lstm_kernel
+from common.paths import ROOT, short_path
 from part2 import dataset
 from part2.model import TextGenerationModel, choose
+from recurrence import kernel
+
+
+class Size(NamedTuple):
+    """The sizes of a batch and of the model.
+
+    B windows of T characters; K different characters, each embedded in d numbers; n hidden units in each layer.
+    """
+
+    T: int
+    B: int
+    d: int
+    n: int
+    layers: int
+    K: int
+
+    def model(self, precision: str = "float32", recurrence: str = "auto") -> TextGenerationModel:
+        settings = Namespace(
+            vocabulary_size=self.K,
+            embedding_size=self.d,
+            lstm_hidden_dim=self.n,
+            lstm_num_layers=self.layers,
+            precision=precision,
+            recurrence=recurrence,
+        )
+        return TextGenerationModel(settings)
+
 
 BOOK = ROOT / "part2" / "assets" / "grimm.txt"
-SIZES = [(30, 64, 64, 128, 2, 63), (64, 64, 128, 512, 1, 65), (30, 128, 256, 1024, 1, 63)]  # (T, B, d, n, layers, K)
+HANDOUT = Size(T=30, B=64, d=64, n=128, layers=2, K=63)
+LARGE = Size(T=30, B=128, d=256, n=1024, layers=1, K=63)
+SIZES = (HANDOUT, Size(T=64, B=64, d=128, n=512, layers=1, K=65), LARGE)
 TEMPERATURE = 0.8
 NUM_DRAWN = 500  # batches of T = 128, B = 256
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=60, help="of the small sizes; what is slow takes a sixth")
-    parser.add_argument("--train_steps", type=positive_int, default=400, help="of the end-to-end runs")
-    parser.add_argument("--large_gb", type=non_negative_float, default=2.0, help="size of the large text; 0 leaves it out")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument(
+        "--repeats", type=positive_int, default=60, help="repeats of each small size; slow calls take a sixth"
+    )
+    parser.add_argument("--train_steps", type=positive_int, default=400, help="steps of each end-to-end training")
+    parser.add_argument(
+        "--large_gb", type=non_negative_float, default=2.0, help="gigabytes of the large text; 0 leaves it out"
+    )
     args = parser.parse_args()
     few = max(5, args.repeats // 6)
     rows = large_text(args.large_gb) if args.large_gb else []  # first: a child's peak memory starts at its parent's
     rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats)
     rows += training(args.train_steps) + precisions(args.train_steps)
-    path = write_results("benchmark_part2", rows)
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {short_path(write_results('benchmark_part2', rows))}")
 
 
 def large_text(gigabytes: float) -> list[dict]:
-    figures = {}
+    tales, large = "part2/assets/grimm.txt", f"{gigabytes:g} GB of words"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "large.txt")
         write_words(path, int(gigabytes * 1e9))
-        for name, text in (("part2/assets/grimm.txt", BOOK), (f"{gigabytes:g} GB of words", path)):
-            figures[name] = in_own_process(read_text, text, Path(folder))
+        of_tales = in_own_process(read_text, BOOK, Path(folder))
+        of_large = in_own_process(read_text, path, Path(folder))
     rows = []
-    for benchmark, unit in figures["part2/assets/grimm.txt"]:
-        values = {name: measured[benchmark, unit] for name, measured in figures.items()}
-        rows += report(benchmark, unit, values, "part2/assets/grimm.txt")
+    for benchmark, unit in of_tales:
+        values = {tales: of_tales[benchmark, unit], large: of_large[benchmark, unit]}
+        rows += report(benchmark, unit, values, tales)
     return rows
 
 
 def write_words(path: Path, num_bytes: int) -> None:
-    """Write at least `num_bytes` of ASCII: the same 20,000 made-up words again and again, each time in another order."""
+    """Write at least `num_bytes` of ASCII: the same 20,000 made-up words again and again, each time in a new order."""
     generator, written = np.random.default_rng(0), 0
     lengths = generator.integers(2, 11, size=20_000)
     words = np.array(["".join(generator.choice(list(ascii_lowercase), length)) for length in lengths])
@@ -88,42 +121,51 @@ def write_words(path: Path, num_bytes: int) -> None:
 
 
 def read_text(path: Path, folder: Path) -> dict[tuple[str, str], float]:
-    """Encode a text, below `folder` if it is large, and draw batches; to be called in a process of its own.
+    """Encode a text and draw batches from it; to be called in a process of its own.
+
+    Args:
+        folder: where a large text is encoded.
 
     Returns:
         What was measured, by name and unit.
     """
     import resource  # not on Windows
 
-    dataset.ROOT = folder
     started = time.perf_counter()
-    corpus = dataset.Corpus(path, held_out=0.1)
+    with patch.object(dataset, "ROOT", folder):
+        corpus = dataset.Corpus(path, held_out=0.1)
     seconds = time.perf_counter() - started
-    figures = {("text encoded, all of it", "s"): seconds, ("text encoded", "MB/s"): path.stat().st_size / 1e6 / seconds}
+    megabytes = path.stat().st_size / 1e6
+    measured = {("text encoded, all of it", "s"): seconds, ("text encoded", "MB/s"): megabytes / seconds}
     for source in (dataset.RandomWindows, dataset.ContiguousStreams):
         batches = source(corpus, seq_length=128, batch_size=256, seed=0)
         started = time.perf_counter()
         for step in range(NUM_DRAWN):
             batches.batch(step)
         rate = NUM_DRAWN * 128 * 256 / (time.perf_counter() - started)
-        figures[f"characters drawn, {source.__name__}, T=128 B=256", "1/s"] = rate
+        measured[f"characters drawn, {source.__name__}, T=128 B=256", "1/s"] = rate
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return figures | {("peak memory, PyTorch included", "MB"): peak / 1e6}
+    measured["peak memory, PyTorch included", "MB"] = peak / 1e6
+    return measured
 
 
 def generation(repeats: int) -> list[dict]:
-    """Texts from a prompt of one character."""
-    model = TextGenerationModel(sizes(64, 128, 2, 63)).eval()
+    """Write texts from a prompt of one character."""
+    model = HANDOUT.model().eval()
     rows = []
     for B in (1, 64):
         milliseconds = interleaved_medians(writers(model, B, 200), repeats)
         rates = {name: 200_000 * B / value for name, value in milliseconds.items()}
         rows += report(f"characters written, texts of 200, batch {B}", "1/s", rates, "torch.nn.LSTM, state carried")
-    lengths = {"ours": (50, 200, 800, 3200), "torch.nn.LSTM, state carried": (50, 200, 800), "ours, whole text": (50, 200, 800)}
+    lengths = {
+        "ours": (50, 200, 800, 3200),
+        "torch.nn.LSTM, state carried": (50, 200, 800),
+        "ours, whole text": (50, 200, 800),
+    }
     for name, texts in lengths.items():
-        variants = {f"text of {length:,}": writers(model, 1, length)[name] for length in texts}
-        milliseconds = interleaved_medians(variants, repeats).values()
-        costs = {variant: 1000 * value / length for variant, value, length in zip(variants, milliseconds, texts)}
+        variants = {length: writers(model, 1, length)[name] for length in texts}
+        milliseconds = interleaved_medians(variants, repeats)
+        costs = {f"text of {length:,}": 1000 * value / length for length, value in milliseconds.items()}
         rows += report(f"one character written: {name}", "us", costs, "text of 50")
     return rows
 
@@ -157,29 +199,24 @@ def writers(model: TextGenerationModel, B: int, length: int) -> dict[str, Callab
 def model_steps(repeats: int, few: int) -> list[dict]:
     rows = []
     for size in SIZES:
-        T, B, d, n, layers, K = size
-        milliseconds = in_own_process(model_times, size, repeats if n < 1000 else few)
-        name = f"model, forward + loss + backward, T={T} B={B} d={d} n={n} layers={layers} K={K}"
-        rows += report(name, "ms", milliseconds, "torch.nn, float32")
+        milliseconds = in_own_process(model_times, size, repeats if size.n < 1000 else few)
+        text = f"T={size.T} B={size.B} d={size.d} n={size.n} layers={size.layers} K={size.K}"
+        rows += report(f"model, forward + loss + backward, {text}", "ms", milliseconds, "torch.nn, float32")
     return rows
 
 
-def model_times(size: tuple[int, ...], repeats: int) -> dict[str, float]:
-    T, B, d, n, layers, K = size
-    model = TextGenerationModel(sizes(d, n, layers, K))
-    bf16 = TextGenerationModel(sizes(d, n, layers, K, precision="bf16"))
-    library = model.to_torch()
-    text = torch.randint(K, (T + 1, B))
+def model_times(size: Size, repeats: int) -> dict[str, float]:
+    library = size.model().to_torch()
+    text = torch.randint(size.K, (size.T + 1, size.B))
     variants = {"torch.nn, float32": forward_backward(partial(library_logits, library), nn.ModuleList(library), text)}
-    for compiled in (False, True) if lstm_kernel.compiled() else (False,):
-        for precision, ours in (("float32", model), ("bf16", bf16)):
-            call = with_kernel(compiled, forward_backward(ours, ours, text))
-            variants[f"ours, compiled, {precision}" if compiled else f"ours, {precision}"] = call
+    recurrences = {"ours": "bptt"}
+    if kernel.is_available():
+        recurrences["ours, compiled"] = "compiled"
+    for name, recurrence in recurrences.items():
+        for precision in ("float32", "bf16"):
+            model = size.model(precision, recurrence)
+            variants[f"{name}, {precision}"] = forward_backward(model, model, text)
     return interleaved_medians(variants, repeats)
-
-
-def sizes(d: int, n: int, layers: int, K: int, precision: str = "float32") -> Namespace:
-    return Namespace(vocabulary_size=K, embedding_size=d, lstm_hidden_dim=n, lstm_num_layers=layers, precision=precision)
 
 
 def library_logits(modules: tuple[nn.Embedding, nn.LSTM, nn.Linear], x: Tensor) -> Tensor:
@@ -196,56 +233,63 @@ def forward_backward(logits: Callable[[Tensor], Tensor], module: nn.Module, text
 
 
 def cutting(repeats: int) -> list[dict]:
-    """Batches of 64 windows of 30 characters of the book."""
+    """Cut batches of 64 windows of 30 characters from the book."""
     corpus = dataset.Corpus(BOOK)
-    windows, steps = dataset.RandomWindows(corpus, 30, 64, seed=0), count()
-    text, number = BOOK.read_text(encoding="utf-8"), {character: k for k, character in enumerate(corpus.vocabulary)}
+    batches, steps = dataset.RandomWindows(corpus, 30, 64, seed=0), count()
+    text = BOOK.read_text(encoding="utf-8")
+    number_of = {character: k for k, character in enumerate(corpus.vocabulary)}
 
     def character_by_character() -> None:
-        """As the handout's data set: one look-up a character, one window at a time."""
+        """Cut as the handout's data set does: one window at a time, with one look-up for each character."""
         windows = []
         for _ in range(64):
             start = np.random.randint(0, len(text) - 30)
-            inputs = torch.tensor([number[character] for character in text[start : start + 30]])
-            targets = torch.tensor([number[character] for character in text[start + 1 : start + 31]])
+            inputs = torch.tensor([number_of[character] for character in text[start : start + 30]])
+            targets = torch.tensor([number_of[character] for character in text[start + 1 : start + 31]])
             windows.append((inputs, targets))
         dataset.text_collate_fn(windows)
 
-    variants = {"character by character": character_by_character, "ours": lambda: windows.batch(next(steps))}
+    variants = {"character by character": character_by_character, "ours": lambda: batches.batch(next(steps))}
     rates = {name: 64 * 30_000 / milliseconds for name, milliseconds in interleaved_medians(variants, repeats).items()}
     return report("characters cut into batches, T=30 B=64", "1/s", rates, "character by character")
 
 
 def training(train_steps: int) -> list[dict]:
-    """Medians of three runs each, taken in turns."""
-    loops, runs = zip(*((plain_loop(train_steps), whole_run(train_steps)) for _ in range(3)))
-    rates = {"plain loop over torch.nn": median(loops), "part2/train.py": median(run["steps"] / run["seconds"] for run in runs)}
-    return report("training steps, part2/train.py --txt_file assets/grimm.txt", "1/s", rates, "plain loop over torch.nn")
+    """Train on the tales: medians of three runs each, taken in turns."""
+    loop_rates, rates = [], []
+    for _ in range(3):
+        loop_rates.append(plain_loop(train_steps))
+        result = whole_run(train_steps)
+        rates.append(result["steps"] / result["seconds"])
+    medians = {"plain loop over torch.nn": median(loop_rates), "part2/train.py": median(rates)}
+    benchmark = "training steps, part2/train.py --txt_file assets/grimm.txt"
+    return report(benchmark, "1/s", medians, "plain loop over torch.nn")
 
 
 def precisions(train_steps: int) -> list[dict]:
-    losses = {
-        f"{precision}, seed {seed}": whole_run(train_steps, "--precision", precision, "--seed", str(seed))["held_out_loss"]
-        for seed in range(3)
-        for precision in ("float32", "bf16")
-    }
+    losses = {}
+    for seed in range(3):
+        for precision in ("float32", "bf16"):
+            result = whole_run(train_steps, "--precision", precision, "--seed", str(seed))
+            losses[f"{precision}, seed {seed}"] = result["held_out_loss"]
     return report(f"held-out loss of the tales after {train_steps} steps", "nats", losses, "float32, seed 0")
 
 
 def whole_run(train_steps: int, *words: str) -> dict[str, float]:
     """Return the result of part2/train.py."""
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--txt_file", str(BOOK), "--train_steps", str(train_steps), "--device", "cpu", "--run_dir", folder, *words]
-        subprocess.run([sys.executable, str(ROOT / "part2" / "train.py"), *words], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, str(ROOT / "part2" / "train.py"), "--txt_file", str(BOOK), "--device", "cpu"]
+        command += ["--train_steps", str(train_steps), "--run_dir", folder, *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.loads(Path(folder, "result.json").read_text(encoding="utf-8"))
 
 
 def plain_loop(train_steps: int) -> float:
-    """Return steps a second of the same training without held-out text, schedule, log and checkpoints."""
+    """Return the steps per second of the same training without held-out text, schedule, log and checkpoints."""
     corpus = dataset.Corpus(BOOK, held_out=0.1)
     batches = dataset.RandomWindows(corpus, 30, 64, seed=0)
-    library = TextGenerationModel(sizes(64, 128, 2, len(corpus.vocabulary))).to_torch()
-    parameters = [*nn.ModuleList(library).parameters()]
+    library = HANDOUT._replace(K=len(corpus.vocabulary)).model().to_torch()
+    parameters = list(nn.ModuleList(library).parameters())
     optimizer = torch.optim.Adam(parameters, lr=2e-3)
     started = time.perf_counter()
     for step in range(train_steps):

@@ -1,12 +1,12 @@
 """Speed of part 3 beside what a user would take instead; every ratio comes from one run on one machine.
 
-    python benchmarks/part3.py
+    python -m benchmarks.part3
 
-* An epoch of node classification, a training step and an evaluation: ours; PyTorch Geometric's layers as its example for
-  Planetoid uses them, with dense features; and plain dense matrices. Medians over interleaved repeats. The citation graphs are
-  those in the data folder.
-* The accuracy that both reach on Cora in the same training.
-* How time and memory of an epoch grow with the graph: synthetic ones of average degree 10, each in a process of its own.
+* An epoch of node classification, a training step and an evaluation: ours; PyTorch Geometric's layers as its example
+  for Planetoid uses them, with dense features; and plain dense matrices. Medians over interleaved repeats. The citation
+  graphs are those in the data folder.
+* The accuracy that both reach on Cora after the same training.
+* How time and memory of an epoch grow with the graph: synthetic graphs of average degree 10, each in its own process.
 
 Prints a table and writes report/results/benchmark_part3.csv.
 """
@@ -17,39 +17,41 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean, median
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import interleaved_medians, report
-from common.errors import ArgumentParser, CommandError, positive_int, run_command
+from common.command import ArgumentParser, positive_int, run_command
+from common.errors import CommandError
 from common.experiment import write_results
-from common.machine import ROOT, seeded_generator
+from common.machine import seeded_generator
+from common.paths import ROOT, short_path
 from part3.citation import LabelledGraph, load_graph
 from part3.gat import GAT
 from part3.gcn import GCN
 from part3.graph import SparseMatrix, add_self_loops, adjacency, normalise
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)  # nodes of the synthetic graphs
-AVERAGE_DEGREE, NUM_WORDS, WORDS_A_NODE, NUM_CLASSES = 10, 1_000, 10, 10
+AVERAGE_DEGREE = 10
+NUM_WORDS, WORDS_PER_NODE, NUM_CLASSES = 1_000, 10, 10
 SEEDS, EPOCHS = range(10), 200
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=30, help="of each epoch")
-    parser.add_argument("--grow_to", type=int, help="measure one synthetic graph of so many nodes, and print it as JSON")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--repeats", type=positive_int, default=30, help="repeats of each epoch")
+    parser.add_argument(
+        "--grow_to", type=positive_int, help="measure one synthetic graph with this many nodes and print it as JSON"
+    )
     args = parser.parse_args()
     if args.grow_to:
         print(json.dumps(synthetic_epoch(args.grow_to)))
         return
     rows = growth() + citation_epochs(args.repeats) + accuracies()
-    path = write_results("benchmark_part3", rows, seeds=list(SEEDS))
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {short_path(write_results('benchmark_part3', rows, seeds=list(SEEDS)))}")
 
 
 def citation_epochs(repeats: int) -> list[dict]:
@@ -57,25 +59,22 @@ def citation_epochs(repeats: int) -> list[dict]:
     for name in ("cora", "citeseer"):
         graph = load_graph(name)
         for model, hidden in (("GCN", 16), ("GAT", 8)):
-            variants = {
-                variant: epoch(forward, graph)
-                for variant, forward in forwards(graph, model, hidden).items()
-                if model == "GCN" or variant != "dense matrices"
-            }
-            rows += report(f"{model}, epoch on {name}", "ms", interleaved_medians(variants, repeats), "PyTorch Geometric")
+            networks = networks_on(graph, model, hidden)
+            variants = {variant: epoch(network, graph) for variant, network in networks.items()}
+            milliseconds = interleaved_medians(variants, repeats)
+            rows += report(f"{model}, epoch on {name}", "ms", milliseconds, "PyTorch Geometric")
     return rows
 
 
-def forwards(graph: LabelledGraph, model: str, hidden: int) -> dict[str, nn.Module]:
-    """Return modules that take nothing and give the (N, K) logits of the same network, by three routes."""
+def networks_on(graph: LabelledGraph, model: str, hidden: int) -> dict[str, nn.Module]:
+    """Return the same network in several forms, each a module without arguments that returns the (N, K) logits."""
     A_hat = normalise(add_self_loops(graph.A))
     d, K = graph.features.shape[1], graph.num_classes
     ours = GCN([d, hidden, K]) if model == "GCN" else GAT([d, hidden, K])
-    return {
-        "ours": Bound(ours, A_hat, graph.features),
-        "PyTorch Geometric": Geometric(graph, model, hidden),
-        "dense matrices": Dense(A_hat.to_dense(), graph.features.to_dense(), hidden, K),
-    }
+    networks = {"ours": Bound(ours, A_hat, graph.features), "PyTorch Geometric": Geometric(graph, model, hidden)}
+    if model == "GCN":
+        networks["dense matrices"] = Dense(A_hat.to_dense(), graph.features.to_dense(), hidden, K)
+    return networks
 
 
 class Bound(nn.Module):
@@ -90,7 +89,7 @@ class Bound(nn.Module):
 
 
 class Geometric(nn.Module):
-    """The library's layers in the place of ours; the normalised adjacency is cached, the features are dense."""
+    """The library's layers in place of ours; the normalised adjacency is cached, the features are dense."""
 
     def __init__(self, graph: LabelledGraph, model: str, hidden: int):
         super().__init__()
@@ -114,7 +113,7 @@ class Geometric(nn.Module):
 
 
 class Dense(nn.Module):
-    """Equation 18 with dense matrices throughout."""
+    """Equation (18) with dense matrices throughout."""
 
     def __init__(self, A_hat: Tensor, x: Tensor, hidden: int, K: int):
         super().__init__()
@@ -145,33 +144,34 @@ def epoch(model: nn.Module, graph: LabelledGraph) -> Callable[[], None]:
 
 
 def accuracies() -> list[dict]:
-    """Train the GCN on Cora for 200 epochs from ten seeds; the last weights are tested."""
+    """Train the GCN on Cora for 200 epochs from ten seeds and test the last weights."""
     graph = load_graph("cora")
-    found: dict[str, list[float]] = {"ours": [], "PyTorch Geometric": []}
+    percent: dict[str, list[float]] = {"ours": [], "PyTorch Geometric": []}
     for seed in SEEDS:
         torch.manual_seed(seed)
-        variants = forwards(graph, "GCN", 16)
-        for name, values in found.items():
-            run = epoch(variants[name], graph)
+        networks = networks_on(graph, "GCN", 16)
+        for name, values in percent.items():
+            run = epoch(networks[name], graph)
             for _ in range(EPOCHS):
                 run()
-            correct = variants[name].predicted[graph.test] == graph.labels[graph.test]
+            correct = networks[name].predicted[graph.test] == graph.labels[graph.test]
             values.append(100 * correct.double().mean().item())
-    means = {name: mean(values) for name, values in found.items()}
+    means = {name: mean(values) for name, values in percent.items()}
     return report(f"GCN, accuracy on cora after {EPOCHS} epochs, mean of {len(SEEDS)}", "%", means, "PyTorch Geometric")
 
 
 def growth() -> list[dict]:
     rows = []
     for num_nodes in SIZES:
-        command = [sys.executable, str(Path(__file__).resolve()), "--grow_to", str(num_nodes)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        benchmark = f"GCN, synthetic graph of {num_nodes:,} nodes, {found['edges']:,} edges"
+        command = [sys.executable, "-m", "benchmarks.part3", "--grow_to", str(num_nodes)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        measured = json.loads(done.stdout)
+        benchmark = f"GCN, synthetic graph of {num_nodes:,} nodes, {measured['edges']:,} edges"
         values = [
-            ("time", found["milliseconds"], "ms"),
-            ("time an edge", 1e6 * found["milliseconds"] / found["edges"], "ns"),
-            ("memory", found["megabytes"], "MB"),
-            ("memory an edge", 2**20 * found["megabytes"] / found["edges"], "bytes"),
+            ("time", measured["milliseconds"], "ms"),
+            ("time an edge", 1e6 * measured["milliseconds"] / measured["edges"], "ns"),
+            ("memory", measured["megabytes"], "MB"),
+            ("memory an edge", 2**20 * measured["megabytes"] / measured["edges"], "bytes"),
         ]
         print(f"{benchmark}: " + ", ".join(f"{name} {value:.4g} {unit}" for name, value, unit in values))
         rows += [
@@ -182,8 +182,8 @@ def growth() -> list[dict]:
 
 
 def synthetic_epoch(num_nodes: int) -> dict[str, float]:
-    """Return the median time of an epoch on a random graph, and the memory that it and its graph take at their peak."""
-    synthetic_graph_epoch(100)()  # what a process needs for any graph
+    """Return the median time of an epoch on a random graph, and the peak memory that the graph and the epoch take."""
+    synthetic_graph_epoch(100)()  # loads what a process needs for any graph
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run = synthetic_graph_epoch(num_nodes)
     times = []
@@ -199,15 +199,19 @@ def synthetic_graph_epoch(num_nodes: int) -> Callable[[], None]:
     """Return an epoch of the GCN on a random graph with random bags of words."""
     generator = seeded_generator(0, "graph")
     edges = torch.randint(num_nodes, (2, num_nodes * AVERAGE_DEGREE // 2), generator=generator)
-    words = torch.randint(NUM_WORDS, (num_nodes * WORDS_A_NODE,), generator=generator)
-    of_node = torch.arange(num_nodes).repeat_interleave(WORDS_A_NODE)
+    words = torch.randint(NUM_WORDS, (num_nodes * WORDS_PER_NODE,), generator=generator)
+    nodes = torch.arange(num_nodes).repeat_interleave(WORDS_PER_NODE)
+    shares = torch.full((len(words),), 1 / WORDS_PER_NODE)
+    every_tenth = torch.arange(0, num_nodes, 10)
     graph = LabelledGraph(
         "synthetic",
-        adjacency(edges, num_nodes),
-        SparseMatrix(of_node, words, torch.full((len(words),), 1 / WORDS_A_NODE), (num_nodes, NUM_WORDS)),
-        torch.randint(NUM_CLASSES, (num_nodes,), generator=generator),
-        NUM_CLASSES,
-        *[torch.arange(0, num_nodes, 10)] * 3,
+        A=adjacency(edges, num_nodes),
+        features=SparseMatrix(nodes, words, shares, (num_nodes, NUM_WORDS)),
+        labels=torch.randint(NUM_CLASSES, (num_nodes,), generator=generator),
+        num_classes=NUM_CLASSES,
+        train=every_tenth,
+        validation=every_tenth,
+        test=every_tenth,
     )
     return epoch(Bound(GCN([NUM_WORDS, 16, NUM_CLASSES]), normalise(add_self_loops(graph.A)), graph.features), graph)
 

@@ -1,20 +1,19 @@
 """Speed of part 4 beside what a user would take instead; every ratio comes from one run on one machine.
 
-    python benchmarks/part4.py
+    python -m benchmarks.part4
 
-* The NumPy layers and their backward passes on a batch of CIFAR's size, against PyTorch's, one thread each; and the loops that
-  stand as the equations do, on one image.
-* Training steps: the networks as torchvision builds them and as `part4/train.py` runs them. What we change: images with the
-  channels last, products in bfloat16, and in VGG one copy of an image's features where there were 49.
+* The NumPy layers and their backward passes on a batch of CIFAR's size, against PyTorch's, on one thread each; and the
+  loops that follow the equations literally, on one image.
+* Training steps: the networks as torchvision builds them and as `part4/train.py` runs them. What we change: images with
+  the channels last, products in bfloat16, and in VGG one copy of an image's features instead of 49.
 * Training images shifted and mirrored: a batch at once, against one image after the other.
 
 Medians over interleaved repeats. Prints a table and writes report/results/benchmark_part4.csv.
 """
 
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
+from types import ModuleType
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy reads it when it is imported
 import numpy as np
@@ -22,11 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.timing import interleaved_medians, report
-from common.errors import ArgumentParser, positive_int, run_command
+from common.command import ArgumentParser, positive_int, run_command
 from common.experiment import write_results
-from common.machine import ROOT
+from common.paths import short_path
 from part4 import layers_loops, layers_numpy
 from part4.cifar10 import PADDING, augment
 from part4.networks import ARCHITECTURES, VGG, get_model
@@ -35,32 +33,32 @@ BATCH, CHANNELS, FILTERS, SIDE = 128, 16, 16, 32
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=positive_int, default=15, help="of each call; of the slow ones a third")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--repeats", type=positive_int, default=15, help="repeats of a call; slow calls take a third")
     repeats = parser.parse_args().repeats
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = layers(BATCH, {"PyTorch": torch_layers, "ours": ours}, repeats)
-    rows += layers(1, {"PyTorch": torch_layers, "ours": ours, "ours, as the equation reads": loops}, max(1, repeats // 3))
+    libraries = {"PyTorch": torch_layers, "ours": ours, "ours, as the equation reads": loops}
+    rows += layers(1, libraries, max(1, repeats // 3))
     rows += augmentation(repeats)
     torch.set_num_threads(threads)
     rows += training_steps(max(1, repeats // 3))
-    path = write_results("benchmark_part4", rows, seeds=[0])
-    print(f"written to {path.relative_to(ROOT)}")
+    print(f"written to {short_path(write_results('benchmark_part4', rows, seeds=[0]))}")
 
 
 def layers(batch: int, libraries: dict[str, Callable], repeats: int) -> list[dict]:
-    """Time the five functions of a layer with 3 x 3 filters and of 2 x 2 pooling, float32."""
+    """Time a convolution with 3 x 3 filters, 2 x 2 pooling and their gradients, in float32."""
     generator = np.random.default_rng(0)
-    X = generator.standard_normal((batch, CHANNELS, SIDE + 2, SIDE + 2), np.float32)  # within its zeros
+    X = generator.standard_normal((batch, CHANNELS, SIDE + 2, SIDE + 2), np.float32)  # padded
     W = generator.standard_normal((FILTERS, CHANNELS, 3, 3), np.float32)
     dL_dY = generator.standard_normal((batch, FILTERS, SIDE, SIDE), np.float32)
     calls = {name: library(X, W, dL_dY) for name, library in libraries.items()}
     rows = []
     for function in calls["PyTorch"]:
         variants = {name: functions[function] for name, functions in calls.items()}
-        title = f"{function}, {batch} x {CHANNELS} x {SIDE} x {SIDE}"
-        rows += report(title, "ms", interleaved_medians(variants, repeats), "PyTorch")
+        benchmark = f"{function}, {batch} x {CHANNELS} x {SIDE} x {SIDE}"
+        rows += report(benchmark, "ms", interleaved_medians(variants, repeats), "PyTorch")
     return rows
 
 
@@ -78,7 +76,7 @@ def torch_layers(*arrays: np.ndarray) -> dict[str, Callable[[], None]]:
     }
 
 
-def numpy_layers(module, X: np.ndarray, W: np.ndarray, dL_dY: np.ndarray) -> dict[str, Callable[[], None]]:
+def numpy_layers(module: ModuleType, X: np.ndarray, W: np.ndarray, dL_dY: np.ndarray) -> dict[str, Callable[[], None]]:
     d_pooled = dL_dY[:, :, ::2, ::2].copy()
     return {
         "convolution": lambda: module.convolution2D(X, W, 1, 0),
@@ -105,12 +103,17 @@ def training_steps(repeats: int) -> list[dict]:
             "ours, float32": training_step(name),
             "ours, bf16": training_step(name, torch.bfloat16),
         }
-        rows += report(f"{name}, step of {BATCH} images", "ms", interleaved_medians(variants, repeats), "as in torchvision")
+        milliseconds = interleaved_medians(variants, repeats)
+        rows += report(f"{name}, step of {BATCH} images", "ms", milliseconds, "as in torchvision")
     return rows
 
 
 def training_step(name: str, dtype: torch.dtype | None = None, plain: bool = False) -> Callable[[], None]:
-    """Return a function that takes one step of SGD; `plain`: contiguous images, and VGG with all its 49 copies."""
+    """Return a function that takes one step of SGD.
+
+    Args:
+        plain: as torchvision does it: contiguous images, VGG with all 49 copies of the features, SGD not fused.
+    """
     torch.manual_seed(0)
     memory_format = torch.contiguous_format if plain else torch.channels_last
     model = get_model(name).to(memory_format=memory_format)
@@ -140,7 +143,8 @@ def augmentation(repeats: int) -> list[dict]:
         "one after the other": lambda: torch.stack([augment_one(image, generator) for image in pixels]),
         "ours, the batch at once": lambda: augment(pixels, generator),
     }
-    return report(f"{BATCH} images shifted and mirrored", "ms", interleaved_medians(variants, repeats), "one after the other")
+    milliseconds = interleaved_medians(variants, repeats)
+    return report(f"{BATCH} images shifted and mirrored", "ms", milliseconds, "one after the other")
 
 
 def augment_one(image: Tensor, generator: torch.Generator) -> Tensor:

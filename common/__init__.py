@@ -1,1 +1,1 @@
-"""What every part needs and none owns; imports no part."""
+"""What all parts share; it imports none of them."""

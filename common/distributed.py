@@ -2,12 +2,12 @@
 
     torchrun --standalone --nproc_per_node 2 part2/train.py ...
 
-Every process holds the whole model and computes on its `share` of each batch. The loss of a share is its part of the batch's
-mean, so that the sums over the processes, of the losses as of the gradients, are what one process would have computed: all
-take its step, and stay equal. Process 0 alone reads and writes the run folder. Where torchrun did not start the script there is
-one process, its share is everything, and nothing here does anything.
+Every process holds the whole model and computes on its shard of each batch. The loss of a shard is its share of the
+batch's mean, so that losses and gradients, summed over the processes, are those of one process with the whole batch:
+all processes take the same step and stay equal. Only process 0 reads and writes the run folder. A script that torchrun
+did not start is one process whose shard is the whole batch; there the functions below have nothing to do.
 
-The communication is that of torch.distributed: gloo between CPUs, NCCL between GPUs.
+The processes communicate with torch.distributed: gloo between CPUs, NCCL between GPUs.
 """
 
 import os
@@ -30,102 +30,111 @@ from common.errors import CommandError
 Rows = TypeVar("Rows", np.ndarray, Tensor)
 LAUNCHER_HAS_STORE = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 RUN_FOLDER = "run folder"  # a key in that store
-attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")  # until the processes have met and named it
+attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT")  # until the processes have agreed on a name, see _rendezvous
 
 
 @contextmanager
-def process_group(batch_size: int, least: int = 1) -> Iterator[None]:
-    """Within the block the processes that torchrun started train together.
+def process_group(batch_size: int, shard_size: int = 1) -> Iterator[None]:
+    """Let the processes that torchrun started train together within the block.
 
     Raises:
-        CommandError: the batch cannot be shared out equally, `least` rows or more to each.
+        CommandError: the batch cannot be divided into equal shards of at least `shard_size` rows.
     """
     global attempt
-    if not launched():
+    if not is_torchelastic_launched():
         yield
         return
-    rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if batch_size % processes or batch_size < least * processes:
-        enough = f"{processes}, at least {least * processes}" if least > 1 else processes
-        raise CommandError(f"--batch_size {batch_size} cannot be shared by {processes} processes: take a multiple of {enough}")
+    processes = int(os.environ["WORLD_SIZE"])
+    if batch_size % processes or batch_size < shard_size * processes:
+        multiple = f"{processes}, at least {shard_size * processes}" if shard_size > 1 else processes
+        raise CommandError(
+            f"--batch_size {batch_size} cannot be divided among {processes} processes: take a multiple of {multiple}"
+        )
     if not LAUNCHER_HAS_STORE:
         raise CommandError("training in several processes needs PyTorch 2.5 or newer")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    with _together():
-        attempt = _meet(rank, processes)
+    with _named_errors():
+        attempt = _rendezvous(int(os.environ["RANK"]), processes)
         store = dist.PrefixStore(attempt, _launcher_store())
-        dist.init_process_group(backend, store=store, rank=rank, world_size=processes)
+        dist.init_process_group(backend, store=store, rank=int(os.environ["RANK"]), world_size=processes)
     yield
-    dist.destroy_process_group()  # after an error it may wait for processes that have ended
+    dist.destroy_process_group()  # not after an error: it might wait for processes that have ended
 
 
-def launched() -> bool:
+def is_torchelastic_launched() -> bool:
+    """Return whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def rank() -> int:
-    return dist.get_rank() if num_processes() > 1 else 0
+    """Return this process's number, counted from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def num_processes() -> int:
+def world_size() -> int:
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def share(rows: Rows) -> Rows:
-    """Return this process's part of a batch's rows: one of as many blocks as there are processes, equal if they can be."""
-    return rows[len(rows) * rank() // num_processes() : len(rows) * (rank() + 1) // num_processes()]
+def shard(rows: Rows) -> Rows:
+    """Return this process's shard of a batch's rows: one of `world_size` blocks of equal size (or almost equal)."""
+    start = len(rows) * rank() // world_size()
+    end = len(rows) * (rank() + 1) // world_size()
+    return rows[start:end]
 
 
-def gather(rows: Tensor) -> Tensor:
-    """Return all processes' rows, equally many each: the opposite of `share`."""
+def all_gather(rows: Tensor) -> Tensor:
+    """Return the rows of all processes in their order, where each has equally many: the inverse of `shard`."""
     parts = [rows]
-    if num_processes() > 1:
-        parts = [torch.empty_like(rows) for _ in range(num_processes())]
-        with _together():
+    if world_size() > 1:
+        parts = [torch.empty_like(rows) for _ in range(world_size())]
+        with _named_errors():
             dist.all_gather(parts, rows.contiguous())
     return torch.cat(parts)
 
 
-def total(value: Tensor) -> Tensor:
-    """Return the sum of the processes' values."""
-    if num_processes() > 1:
+def all_reduce(value: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes."""
+    if world_size() > 1:
         value = value.clone()
-        with _together():
+        with _named_errors():
             dist.all_reduce(value)
     return value
 
 
-def total_gradients(model: nn.Module, *values: Tensor | float) -> tuple[Tensor | float, ...]:
-    """Replace each gradient by its sum over the processes, and return the sums of `values`, all in one message.
+def all_reduce_gradients(model: nn.Module, *values: Tensor | float) -> tuple[Tensor | float, ...]:
+    """Replace each gradient by its sum over the processes and return the sums of `values`, all with one message.
 
-    The running statistics of batch normalisation, where each process has seen its share, are replaced by their means.
+    The running statistics of batch normalisation, which each process has for its shard, are replaced by their means.
     """
-    if num_processes() == 1:
+    if world_size() == 1:
         return values
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     scalars = [torch.as_tensor(value, dtype=gradients[0].dtype, device=gradients[0].device) for value in values]
     for buffer in statistics:
-        buffer /= num_processes()
+        buffer /= world_size()
     tensors = [*gradients, *statistics, *(scalar.detach() for scalar in scalars)]
-    message = total(torch.cat([tensor.flatten() for tensor in tensors]))
-    parts = [part.view(tensor.shape) for part, tensor in zip(message.split([tensor.numel() for tensor in tensors]), tensors)]
-    for tensor, part in zip([*gradients, *statistics], parts):
-        tensor.copy_(part)
-    return tuple(parts[len(parts) - len(values) :])
+    message = all_reduce(torch.cat([tensor.flatten() for tensor in tensors]))
+    parts = message.split([tensor.numel() for tensor in tensors])
+    sums = [part.view(tensor.shape) for part, tensor in zip(parts, tensors)]
+    replaced = [*gradients, *statistics]
+    for tensor, total in zip(replaced, sums):
+        tensor.copy_(total)
+    return tuple(sums[len(replaced) :])
 
 
-def from_first(make: Callable[[], Any]) -> Any:
-    """Return to every process what `make` returns in process 0, which alone calls it."""
+def broadcast_from_rank_zero(make: Callable[[], Any]) -> Any:
+    """Call `make` in process 0 only, and return its result in every process."""
     value = [make() if rank() == 0 else None]
-    if num_processes() > 1:
-        with _together():
+    if world_size() > 1:
+        with _named_errors():
             dist.broadcast_object_list(value)
     return value[0]
 
 
-def by_first(function: Callable[..., None]) -> Callable[..., None]:
-    """Let only process 0 call a function."""
+def rank_zero_only(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a function that only process 0 is to call; in the other processes it does nothing."""
 
     @wraps(function)
     def called(*args: Any, **kwargs: Any) -> None:
@@ -136,56 +145,57 @@ def by_first(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def first_goes_first() -> Iterator[None]:
-    """Let process 0 through the block before the others: what it downloads or encodes they then find."""
+def rank_zero_first() -> Iterator[None]:
+    """Let process 0 execute the block before the others, which then find the files that it has made."""
     if rank() > 0:
-        from_first(lambda: None)
+        broadcast_from_rank_zero(lambda: None)
     yield
     if rank() == 0:
-        from_first(lambda: None)
+        broadcast_from_rank_zero(lambda: None)
 
 
-def own_gpu(name: str) -> str:
-    """Choose the GPU that is this process's alone, and return its name.
+def local_cuda_device(name: str) -> str:
+    """Return the name of this process's own GPU; `name` unchanged if there is only one process.
 
     Raises:
-        CommandError: `name` is one GPU for all, or there are too few.
+        CommandError: `name` is one GPU for all processes, or there are too few GPUs.
     """
-    if num_processes() == 1:
+    if world_size() == 1:
         return name
     number = int(os.environ["LOCAL_WORLD_SIZE"])
     if name != "cuda":
         raise CommandError(f"--device {name} is one GPU for {number} processes: --device cuda gives one to each")
     if number > torch.cuda.device_count():
         raise CommandError(
-            f"{number} processes on this machine need a GPU each, and it has {torch.cuda.device_count()}: "
+            f"{number} processes on this machine need a GPU each, but it has {torch.cuda.device_count()}: "
             "start fewer (--nproc_per_node), or use --device cpu"
         )
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # NCCL's, too
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # NCCL communicates from the current device
     return f"cuda:{os.environ['LOCAL_RANK']}"
 
 
 def launcher() -> str:
-    """Return what stands before the script in the command line that started it."""
-    if not launched():
+    """Return the words before the script in the command that started it: "python", or torchrun with its options."""
+    if not is_torchelastic_launched():
         return "python"
-    processes, here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    return f"torchrun {'--standalone' if processes == here else f'--nnodes {processes // here}'} --nproc_per_node {here}"
+    processes, processes_here = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    machines = "--standalone" if processes == processes_here else f"--nnodes {processes // processes_here}"
+    return f"torchrun {machines} --nproc_per_node {processes_here}"
 
 
-def remember_run(path: Path) -> None:
-    """Tell those that torchrun may start in our place, with the same command line, which folder to go on with."""
-    if launched():
+def store_run_folder(path: Path) -> None:
+    """Keep the run folder's path in torchrun's store, for processes that it starts anew after one was lost."""
+    if is_torchelastic_launched():
         _launcher_store().set(RUN_FOLDER, str(path))
 
 
-def remembered_run() -> str | None:
-    """Return the folder of the run that was begun under this torchrun and lost a process; None for a new run.
+def stored_run_folder() -> str | None:
+    """Return the folder of a run that was begun under this torchrun and lost a process; None for a new run.
 
     Raises:
-        CommandError: torchrun has started a script that does not share its work.
+        CommandError: torchrun has started a script that trains in one process only.
     """
-    if not launched():
+    if not is_torchelastic_launched():
         return None
     if not dist.is_initialized():
         raise CommandError("this script trains in one process: start it with python")
@@ -193,9 +203,12 @@ def remembered_run() -> str | None:
     return store.get(RUN_FOLDER).decode() if store.check([RUN_FOLDER]) else None
 
 
-def first_to_fail(message: str) -> bool:
-    """Whether to print why this process ends: the first to end does, once. The others have the same reason, or miss it."""
-    if not launched():
+def is_first_failure(message: str) -> bool:
+    """Return whether this process is to print why it ends.
+
+    Only the first to fail does: the others fail for the same reason, or because they have lost the first.
+    """
+    if not is_torchelastic_launched():
         return True
     if not LAUNCHER_HAS_STORE:
         return os.environ["RANK"] == "0"
@@ -206,14 +219,14 @@ def first_to_fail(message: str) -> bool:
         return True
 
 
-def leave(exit_code: int) -> None:
-    """End a script, and a process of several at once, without the interpreter's own end.
+def exit_process(exit_code: int) -> None:
+    """End a script; a process that torchrun started ends at once, without the interpreter's own shutdown.
 
-    Threads of gloo's may outlive the group: after an error, and where an import within it (torch._dynamo) holds on to it. One
-    that has yet to free a tensor needs the interpreter, and aborts the process if that has ended (SIGABRT, "terminate called
-    without an active exception").
+    Threads of gloo may outlive the process group, after an error or because an import within the group (torch._dynamo)
+    keeps a reference to it. A thread that still has a tensor to free needs the interpreter, and aborts the process if
+    that has ended (SIGABRT, "terminate called without an active exception").
     """
-    if launched():
+    if is_torchelastic_launched():
         with suppress(OSError):
             sys.stdout.flush()
         os._exit(exit_code)
@@ -223,16 +236,16 @@ def leave(exit_code: int) -> None:
 
 @cache
 def _launcher_store() -> "dist.TCPStore":
-    """The launcher's own store of keys and values, which outlives the processes that it starts."""
+    """Return the launcher's own key-value store, which outlives the processes that it starts."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return dist.TCPStore(address, port, is_master=False)
 
 
-def _meet(rank: int, processes: int) -> str:
-    """Return a name that the processes of this attempt agree on: the key under which they find each other.
+def _rendezvous(rank: int, processes: int) -> str:
+    """Return a name for this attempt that all its processes know: the prefix of their keys in the launcher's store.
 
-    Processes that were lost have left theirs in the launcher's store (pytorch/pytorch#135712), and on several machines the
-    number of restarts is not the same. So process 0 answers whoever is there, until all have had its answer.
+    Processes that were lost have left their keys there (pytorch/pytorch#135712), and with several machines the number
+    of restarts differs. So process 0 answers every process that asks, until all of them have its answer.
     """
     store, name = _launcher_store(), uuid4().hex
     if rank > 0:
@@ -250,10 +263,11 @@ def _meet(rank: int, processes: int) -> str:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _named_errors() -> Iterator[None]:
+    """Turn the error of a lost connection within the block into a CommandError."""
     try:
         yield
     except RuntimeError as error:
-        time.sleep(1)  # torchrun reports the process that it finds ended, looking ten times a second: not us, but the lost one
+        time.sleep(1)  # torchrun checks ten times a second which process has ended: let it find the lost one first
         reason = str(error).splitlines()[0].split(". ")[0]
         raise CommandError(f"the other processes cannot be reached: {reason}") from None

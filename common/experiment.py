@@ -1,119 +1,96 @@
-"""Experiments are many runs: start them side by side, skip what is finished, gather the results into one file."""
+"""Experiments are many runs: start several at a time, skip those that are finished, gather their results in a file."""
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
-from common.errors import ArgumentParser, CommandError, non_negative_int, positive_int
-from common.machine import ROOT, provenance, short_path
-from common.run_folder import write_atomically
+from common.command import ArgumentParser, non_negative_int, positive_int
+from common.data import write_atomically
+from common.errors import CommandError
+from common.jobs import Executor, Job, finished_result, run_locally
+from common.machine import provenance
+from common.paths import ROOT, short_path
 
 RESULTS, FIGURES = ROOT / "report" / "results", ROOT / "report" / "figures"
-LOGS = ROOT / "runs" / "slurm_logs"  # of jobs on a cluster
-SLURM_DEFAULTS = {"partition": None, "gpus": 0, "cpus": 2, "minutes": 240}
-
-
-class Job(NamedTuple):
-    """One training run: `script` (relative to the repository) with `arguments` (True: a flag), in the folder `run_dir`."""
-
-    script: str
-    run_dir: Path
-    arguments: dict[str, Any]
+SLURM_LOGS = ROOT / "runs" / "slurm_logs"
+SLURM_DEFAULTS = {name: Executor._field_defaults[name] for name in ("partition", "gpus", "cpus", "minutes")}
 
 
 class ExperimentParser(ArgumentParser):
-    """Checks what the arguments of an experiment say of the cluster."""
+    """A parser for experiments: adds `draw_only`, and the arguments that `parse_args` turns into `executor`."""
+
+    def __init__(self, doc: str):
+        super().__init__(doc)
+        add = self.add_argument
+        add("--jobs", type=positive_int, default=1, help="number of runs at a time")
+        add("--draw_only", action="store_true", help="only draw the figures, from the committed results")
+        add("--executor", choices=("local", "slurm"), default="local", help="run here, or as jobs on a cluster")
+        add = self.add_argument_group("for each run, with --executor slurm").add_argument
+        add("--partition", help="SLURM's partition (default: chosen by SLURM)")
+        add("--gpus", type=non_negative_int, help=f"number of GPUs (default: {SLURM_DEFAULTS['gpus']})")
+        add("--cpus", type=positive_int, help=f"number of CPU cores (default: {SLURM_DEFAULTS['cpus']})")
+        minutes = f"time limit, after which it is requeued and resumed (default: {SLURM_DEFAULTS['minutes']})"
+        add("--minutes", type=positive_int, help=minutes)
 
     def parse_args(self, *words: Any) -> Namespace:
         args = super().parse_args(*words)
-        for name, default in SLURM_DEFAULTS.items():
-            if getattr(args, name) is None:
-                setattr(args, name, default)
-            elif args.executor == "local":
-                self.error(f"argument --{name}: only with --executor slurm")
+        asked = {name: getattr(args, name) for name in SLURM_DEFAULTS if getattr(args, name) is not None}
+        if asked and args.executor == "local":
+            self.error(f"argument --{next(iter(asked))}: only with --executor slurm")
         if args.executor == "slurm" and not find_spec("submitit"):
             raise CommandError('--executor slurm needs submitit: pip install -e ".[cluster]"')
         if args.executor == "slurm" and not shutil.which("sbatch"):
-            raise CommandError("--executor slurm needs sbatch, which is not here: call it where SLURM takes jobs")
+            raise CommandError(
+                "--executor slurm needs sbatch, which is not installed: run it where jobs can be submitted"
+            )
+        args.executor = Executor(args.executor, args.jobs, **asked)
         return args
 
 
-def experiment_parser(description: str) -> ExperimentParser:
-    """Return a parser with the arguments that every experiment has: how to run it, and `draw_only`."""
-    parser = ExperimentParser(description=description.split("\n")[0])
-    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time")
-    parser.add_argument("--draw_only", action="store_true", help="draw the figures from the committed results")
-    parser.add_argument("--executor", choices=("local", "slurm"), default="local", help="run here, or as jobs on a cluster")
-    add = parser.add_argument_group("with --executor slurm, of each run").add_argument
-    add("--partition", help="SLURM's partition (default: the cluster's)")
-    add("--gpus", type=non_negative_int, help=f"GPUs (default: {SLURM_DEFAULTS['gpus']})")
-    add("--cpus", type=positive_int, help=f"CPU cores (default: {SLURM_DEFAULTS['cpus']})")
-    add("--minutes", type=positive_int, help=f"until it is queued again and resumed (default: {SLURM_DEFAULTS['minutes']})")
-    return parser
+def run_jobs(jobs: list[Job], executor: Executor) -> list[dict[str, Any]]:
+    """Complete every job and return each run's result.json, in the order of the jobs.
 
-
-def run_jobs(jobs: list[Job], args: Namespace) -> list[dict[str, Any]]:
-    """Bring every job to its end, `args.jobs` at a time, and return each run's result.json, in the jobs' order.
-
-    A finished run is not repeated and an interrupted one is resumed. Here, the cores are shared out among the parallel runs;
-    on a cluster each has its own.
-
-    Args:
-        args: of an `experiment_parser`.
+    Finished runs are not repeated, interrupted ones are resumed.
 
     Raises:
         CommandError: a run failed, or its folder holds a run with other arguments.
     """
-    to_do = [job for job in jobs if _finished_result(job) is None]
-    if args.executor == "slurm":
-        from common.cluster import run_on_slurm
-
-        ended = run_on_slurm(to_do, args)
-    else:
-        ended = _run_here(to_do, max(1, min(args.jobs, len(jobs))))
+    to_do = [job for job in jobs if finished_result(job) is None]
     with tqdm(total=len(jobs), initial=len(jobs) - len(to_do), unit="run", disable=None) as progress:
-        for _ in ended:
+        for _ in _run(to_do, executor, min(executor.jobs, len(jobs))):
             progress.update()
-    return [_finished_result(job) for job in jobs]
+    return [finished_result(job) for job in jobs]
 
 
-def start(job: Job, threads: int) -> "subprocess.Popen[str]":
-    """Begin a run, or resume it; its stderr is to be read."""
-    flags = [[f"--{name}"] if value is True else [f"--{name}", str(value)] for name, value in job.arguments.items()]
-    resume = ["--resume"] if job.run_dir.exists() else []
-    libraries = ("OMP", "MKL", "OPENBLAS")
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / job.script), *chain(*flags), "--run_dir", str(job.run_dir), *resume],
-        env={**os.environ, **{f"{library}_NUM_THREADS": str(threads) for library in libraries}},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _run(jobs: list[Job], executor: Executor, num_parallel: int) -> Iterator[None]:
+    """Run the jobs, and yield whenever one has ended."""
+    if executor.name == "slurm":
+        from common.slurm import run_on_slurm  # needs submitit
+
+        return run_on_slurm(jobs, executor, SLURM_LOGS)
+    if SLURM_LOGS.exists() and find_spec("submitit"):
+        from common.slurm import Unreachable, queued
+
+        with suppress(Unreachable):  # where SLURM does not answer, none of its jobs is running
+            for run_dir, job in queued(jobs, SLURM_LOGS).items():
+                raise CommandError(
+                    f"SLURM's job {job.job_id} trains in {short_path(run_dir)}: add --executor slurm, or cancel it"
+                )
+    return run_locally(jobs, max(1, num_parallel))
 
 
-def failure(run_dir: Path, returncode: int, stderr: str) -> CommandError:
-    """Return the error that says how a run failed."""
-    reason = (stderr.strip().splitlines() or ["no message"])[-1]
-    return CommandError(f"the run in {short_path(run_dir)} ended with exit code {returncode}: {reason}")
-
-
-def write_results(name: str, rows: list[dict[str, Any]], **provenance_extra: Any) -> Path:
-    """Write report/results/<name>.csv and beside it <name>.json with the command, versions and hardware behind it."""
+def write_results(name: str, rows: list[dict[str, Any]], **more_provenance: Any) -> Path:
+    """Write report/results/<name>.csv, and <name>.json with the command, commit, versions and hardware behind it."""
     path = RESULTS / f"{name}.csv"
-    text = json.dumps({**provenance(), **provenance_extra}, indent=2) + "\n"
+    text = json.dumps({**provenance(), **more_provenance}, indent=2) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
@@ -124,7 +101,7 @@ def write_results(name: str, rows: list[dict[str, Any]], **provenance_extra: Any
 
 
 def read_results(name: str) -> list[dict[str, Any]]:
-    """Return the rows of report/results/<name>.csv, numbers as numbers.
+    """Return the rows of report/results/<name>.csv, with numbers as int and float.
 
     Raises:
         CommandError: the experiment has not been run, or its file is empty.
@@ -137,47 +114,6 @@ def read_results(name: str) -> list[dict[str, Any]]:
     if not rows:
         raise CommandError(f"{short_path(path)} holds no results: run the experiment without --draw_only again")
     return rows
-
-
-def _finished_result(job: Job) -> dict[str, Any] | None:
-    if not (job.run_dir / "result.json").exists():
-        return None
-    config = json.loads((job.run_dir / "config.json").read_text(encoding="utf-8"))
-    for name, value in job.arguments.items():
-        if name != "data_dir" and config["arguments"].get(name) != value:
-            raise CommandError(
-                f"{short_path(job.run_dir)} holds a run with --{name} {config['arguments'].get(name)}, not {value}: "
-                "move it away to run this experiment anew"
-            )
-    return json.loads((job.run_dir / "result.json").read_text(encoding="utf-8"))
-
-
-def _run_here(jobs: list[Job], num_parallel: int) -> Iterator[None]:
-    """Run the jobs, and yield whenever one has ended."""
-    if LOGS.exists() and find_spec("submitit"):
-        from common.cluster import Unreachable, queued
-
-        with suppress(Unreachable):  # then neither are its jobs at work here
-            for run_dir, job in queued(jobs).items():
-                raise CommandError(
-                    f"SLURM's job {job.job_id} trains in {short_path(run_dir)}: add --executor slurm, or cancel it"
-                )
-    threads = max(1, (os.cpu_count() or 1) // num_parallel)
-    with ThreadPoolExecutor(num_parallel) as pool:
-        futures = [pool.submit(_run, job, threads) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)  # those under way end by themselves; Ctrl-C has reached them too
-            raise
-
-
-def _run(job: Job, threads: int) -> None:
-    process = start(job, threads)
-    _, stderr = process.communicate()
-    if process.returncode:
-        raise failure(job.run_dir, process.returncode, stderr)
 
 
 def _number(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""One style for every figure of the repository: vector output, the size of a text column, readable in grey."""
+"""One style for all figures of the repository: vector graphics, as wide as the report's text, readable in grey."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 5.5  # inches, the report's text width
-# Okabe and Ito: told apart also with colour blindness
+# The palette of Okabe and Ito, whose colours can be told apart with colour blindness
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -37,7 +37,7 @@ plt.rcParams.update(
 
 
 def new_figure(rows: int = 1, columns: int = 1, height: float = 2.4, **subplots: object) -> tuple[Figure, list[Axes]]:
-    """Return a figure of column width, `height` inches high for each row, and its axes as a flat list."""
+    """Return a figure as wide as the text, `height` inches high for each row, and its axes as a flat list."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(COLUMN_WIDTH, rows * height), squeeze=False, layout="constrained", **subplots
     )
@@ -45,7 +45,7 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 2.4, **subplots:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write `path` as PDF and PNG (whatever suffix it has) and close the figure."""
+    """Write the figure to `path` with the suffixes .pdf and .png, and close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     figure.savefig(path.with_suffix(".png"), dpi=150)
@@ -53,16 +53,24 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(metrics: dict[str, list[tuple[int, float]]], held_out: str, path: Path) -> None:
-    """Draw a run's loss and accuracy against the step, on its training batches and on `held_out` data, where it has any.
+    """Draw a run's loss and accuracy by step, on its training batches and, if it was evaluated, on `held_out` data.
 
     Args:
         metrics: (step, value) pairs of `loss`, `accuracy`, `<held_out>_loss` and `<held_out>_accuracy`.
+        held_out: name of the data, as in the columns' names.
+        path: path of the figure, without a suffix.
     """
     figure, panels = new_figure(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy")):
-        axes.plot(*zip(*metrics[name]), color="0.6", linewidth=0.8, label="training batch")
-        if evaluations := metrics[f"{held_out}_{name}"]:
-            axes.plot(*zip(*evaluations), marker="o", label=held_out.replace("_", " "))
+        steps, values = _columns(metrics[name])
+        axes.plot(steps, values, color="0.6", linewidth=0.8, label="training batch")
+        steps, values = _columns(metrics[f"{held_out}_{name}"])
+        if steps:
+            axes.plot(steps, values, marker="o", label=held_out.replace("_", " "))
         axes.set(xlabel="training step", ylabel="cross-entropy (nats)" if name == "loss" else name)
         axes.legend()
     save_figure(figure, path)
+
+
+def _columns(pairs: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in pairs], [value for _, value in pairs]

@@ -1,26 +1,24 @@
-"""The machine a run meets: its device, its random streams, its versions."""
+"""What a run takes from its machine: the device, random number generators, versions."""
 
-import os
 import platform
-import shlex
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from common.distributed import launcher, own_gpu
+from common.command import command_line
+from common.distributed import local_cuda_device
 from common.errors import CommandError
-
-ROOT = Path(__file__).resolve().parents[1]
+from common.paths import ROOT
 
 
 def get_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is the first CUDA device where there is one, else the CPU.
+    """Return the device called `name`; "auto" is the first CUDA device if there is one, else the CPU.
 
-    Of several processes each gets a CUDA device of its own.
+    If several processes train together, each gets a CUDA device of its own.
 
     Raises:
         CommandError: PyTorch does not know the name, or cannot use the device here.
@@ -28,7 +26,7 @@ def get_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):
-        name = own_gpu(name)
+        name = local_cuda_device(name)
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
@@ -39,41 +37,43 @@ def get_device(name: str) -> torch.device:
 
 
 def seeded_generator(seed: int, stream: str) -> torch.Generator:
-    """Return a CPU generator for one purpose, so that the streams of a run (weights, data, ...) do not touch each other."""
+    """Return a CPU generator for one purpose (`stream`), so that a run's weights, data, ... are drawn independently."""
     state = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-def short_path(path: str | Path) -> str:
-    """Return how to name a path to the user: relative to where they stand, if that is in the repository like the path."""
-    path = Path(path).resolve()
-    return os.path.relpath(path) if path.is_relative_to(ROOT) and Path.cwd().is_relative_to(ROOT) else str(path)
+class GlobalGenerators:
+    """PyTorch's global random number generators, from which dropout draws, to be saved and restored with a run."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {"cpu": torch.get_rng_state(), **cuda}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        torch.set_rng_state(saved["cpu"])
+        if self.device.type == "cuda" and "cuda" in saved:
+            torch.cuda.set_rng_state(saved["cuda"], self.device)
 
 
 def provenance() -> dict[str, object]:
-    """Return what a result needs to be made again: command, commit, versions, processor."""
+    """Return what is needed to reproduce a result: command, commit, versions, hardware."""
     return {
-        "command": " ".join([launcher(), *map(shlex.quote, [*_program(), *sys.argv[1:]])]),
+        "command": command_line(),
         "commit": _commit(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "hardware": _hardware(),
     }
 
 
-def _program() -> list[str]:
-    """Return what names the running program: -m and a module, or a script's path."""
-    path, spec = Path(sys.argv[0]).resolve(), sys.modules["__main__"].__spec__
-    if spec and spec.origin and Path(spec.origin) == path:
-        return ["-m", spec.name]
-    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
-
-
-@cache  # before the results themselves change the tree
+@cache  # asked once, before the results themselves change the working tree
 def _commit() -> str | None:
     try:
         command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # no git here, or not a checkout
+    except (OSError, subprocess.CalledProcessError):  # git is not installed, or this is not a checkout
         return None
 
 

@@ -1,8 +1,8 @@
-"""A run is a folder: config.json, metrics.csv, TensorBoard events, checkpoint.pt, result.json and a figure of its curves.
+"""A run is a folder: config.json, metrics.csv, TensorBoard events, checkpoint.pt, result.json and a plot of its curves.
 
-The checkpoint is the truth. It is replaced atomically, and on resume whatever the logs say about later steps is dropped, so
-a run that is killed at any moment leaves the same folder in the end as one that was not. Of several processes that train
-together the first alone opens, reads and writes it.
+The checkpoint decides where a run is. It is replaced atomically, and a resumed run drops what the logs hold beyond it,
+so that a run that was killed at any moment ends with the same folder as one that was not. If several processes train
+together, only process 0 opens, reads and writes the folder.
 """
 
 import csv
@@ -12,64 +12,69 @@ import os
 import shlex
 import shutil
 import sys
-import zipfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from common.distributed import by_first, from_first, launcher, remember_run, remembered_run
+from common.data import load_tensors, save_tensors, write_atomically
+from common.distributed import (
+    broadcast_from_rank_zero,
+    launcher,
+    rank_zero_only,
+    store_run_folder,
+    stored_run_folder,
+)
 from common.errors import CommandError
-from common.machine import ROOT, provenance, short_path
+from common.machine import provenance
+from common.paths import ROOT, short_path
 
-# Arguments that may differ between a run and its resumption: none of them changes a step. (A text or data folder may have
-# moved; whether its content is still the same, the part itself must check.)
-FREE_ARGUMENTS = {
-    "run_dir",
-    "resume",
-    "device",
-    "train_steps",
-    "num_epochs",
-    "runs",
-    "txt_file",
-    "poems",
-    "smiles_csv",
-    "data_dir",
-}
+# Arguments that may differ when a run is resumed, since none of them changes a step. (A data folder may have moved; the
+# script itself must check that its content is still the same.)
+FREE_ARGUMENTS = {"run_dir", "resume", "device", "data_dir"}
 
 
 class RunFolder:
-    """One run's folder, new or resumed.
+    """The folder of a new or resumed run. The constructor finds it and reads its checkpoint; `with` opens its logs.
 
     Args:
-        args: the script's arguments; reads `run_dir` (None chooses a free `runs/<name>` under the repository) and `resume`.
+        args: the script's arguments. `run_dir` is the folder (None: a free `runs/<name>` in the repository); `resume`
+            asks for the run that is there.
         name: "<part>/<what it trains>".
-        columns: of metrics.csv, after "step".
+        columns: the columns of metrics.csv after "step".
+        free_arguments: the script's own arguments that may differ when the run is resumed.
 
     Attributes:
         path: the folder.
-        checkpoint: what `save_checkpoint` was given last, for a resumed run; else None.
-        saved_step: the step of checkpoint.pt, 0 while there is none.
+        columns: all columns of metrics.csv.
+        arguments: the arguments that may not differ when the run is resumed.
+        checkpoint: the content of checkpoint.pt if the run is resumed, else None.
+        metadata: constants for config.json (so JSON must be able to hold them) and every checkpoint; to be set before
+            the `with` block.
+        saved_step: the step of checkpoint.pt; 0 before the first checkpoint.
 
     Raises:
         CommandError: the folder holds another run, or nothing that can be resumed.
     """
 
-    def __init__(self, args: Namespace, name: str, columns: tuple[str, ...]):
-        self.arguments = {key: value for key, value in vars(args).items() if key not in FREE_ARGUMENTS}
+    def __init__(self, args: Namespace, name: str, columns: tuple[str, ...], free_arguments: tuple[str, ...] = ()):
+        free = FREE_ARGUMENTS.union(free_arguments)
+        self._all_arguments = vars(args)
+        self.arguments = {key: value for key, value in self._all_arguments.items() if key not in free}
         self.columns = ("step", *columns)
-        self.path, self.checkpoint = from_first(lambda: self._open(args, name))
+        self.metadata: dict[str, Any] = {}
+        self.path, self.checkpoint = broadcast_from_rank_zero(lambda: self._find(args.run_dir, args.resume, name))
         self.saved_step = self.checkpoint["step"] if self.checkpoint else 0
 
     def __str__(self) -> str:
         return short_path(self.path)
 
     def __enter__(self) -> "RunFolder":
+        self._open()
         return self
 
-    @by_first
+    @rank_zero_only
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
             self._file.close()
@@ -82,26 +87,30 @@ class RunFolder:
                 f"{self} cannot be written: {reason}; its last checkpoint is whole, --resume goes on from it"
             ) from None
 
-    @by_first
+    def recorded(self, name: str) -> Any:
+        """Return the checkpoint's entry `name` if the run is resumed; None for a new run."""
+        return self.checkpoint[name] if self.checkpoint else None
+
+    @rank_zero_only
     def log(self, step: int, **values: float) -> None:
-        """Add one row to metrics.csv and to TensorBoard; a column that is not given stays empty."""
+        """Add one row to metrics.csv and to TensorBoard; columns without a value stay empty."""
         self._writer.writerow({"step": step, **{name: repr(value) for name, value in values.items()}})
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
 
-    @by_first
+    @rank_zero_only
     def log_text(self, step: int, tag: str, text: str) -> None:
-        """Add a text, in Markdown, to TensorBoard."""
+        """Add a Markdown text to TensorBoard."""
         self._tensorboard.add_text(tag, text, step)
 
-    @by_first
+    @rank_zero_only
     def log_embedding(self, step: int, vectors: Tensor, names: list[str]) -> None:
         """Add (K, d) vectors and their K names to TensorBoard's projector."""
-        shutil.rmtree(self.path / f"{step:05d}", ignore_errors=True)  # what a run that was killed here has left
+        shutil.rmtree(self.path / f"{step:05d}", ignore_errors=True)  # left behind by a run that was killed here
         self._tensorboard.add_embedding(vectors, names, global_step=step)
 
     def save_checkpoint(self, step: int, **state: Any) -> None:
-        """Replace checkpoint.pt, after the logs up to this step are on disk; no process goes on before that."""
+        """Replace checkpoint.pt once the logs up to this step are on disk; all processes wait until it is written."""
 
         def write() -> int:
             self._file.flush()
@@ -110,36 +119,41 @@ class RunFolder:
             self._write_state("checkpoint.pt", step, state)
             return step
 
-        self.saved_step = from_first(write)
+        self.saved_step = broadcast_from_rank_zero(write)
 
-    @by_first
+    @rank_zero_only
     def save_best(self, step: int, **state: Any) -> None:
-        """Replace best.pt: what later work loads, where the last weights are not the best."""
+        """Replace best.pt, for scripts whose last weights need not be their best."""
         self._write_state("best.pt", step, state)
 
     def load_best(self) -> dict[str, Any]:
-        """Return what `save_best` was given last."""
-        return from_first(lambda: load_checkpoint(self.path / "best.pt"))
+        """Return the content of best.pt."""
+        return broadcast_from_rank_zero(lambda: load_checkpoint(self.path / "best.pt"))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write result.json; its presence says that the run is finished."""
+        """Write result.json, which marks the run as finished."""
         self.write_json("result.json", result)
 
-    @by_first
+    @rank_zero_only
     def write_json(self, name: str, content: Any) -> None:
-        """Replace a file of the folder."""
+        """Replace the file `name` of the folder."""
         write_atomically(self.path / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
-
-    def diverged(self, step: int, reason: str) -> CommandError:
-        """Return the error that ends a run whose loss is no number any more."""
-        kept = f"the checkpoint of step {self.saved_step:,} in {self} is kept"
-        kept = kept if self.saved_step else "no checkpoint had been written yet"
-        return CommandError(f"training diverged at step {step:,}: {reason}; {kept}; try a lower --learning_rate", exit_code=1)
 
     def read_metrics(self) -> dict[str, list[tuple[int, float]]]:
         """Return the (step, value) pairs of every column of metrics.csv."""
         self._file.flush()
         return read_metrics(self.path / "metrics.csv")
+
+    @rank_zero_only
+    def draw_curves(self, held_out: str, last_step: int | None = None) -> None:
+        """Draw curves.png and curves.pdf: loss and accuracy on training batches and `held_out` data, up to a step."""
+        from common.figure import draw_curves  # Matplotlib takes a second to import
+
+        metrics = self.read_metrics()
+        if last_step is not None:
+            for name, pairs in metrics.items():
+                metrics[name] = [(step, value) for step, value in pairs if step <= last_step]
+        draw_curves(metrics, held_out, self.path / "curves")
 
     def resume_command(self) -> str:
         """Return the command line that continues this run."""
@@ -148,30 +162,34 @@ class RunFolder:
             words += ["--run_dir", str(self)]
         return " ".join([launcher(), *map(shlex.quote, words), "--resume"])
 
-    def _open(self, args: Namespace, name: str) -> tuple[Path, dict[str, Any] | None]:
-        """Choose and prepare the folder; return it, and the checkpoint to go on from."""
-        remembered = remembered_run()
-        resume, run_dir = args.resume or bool(remembered), remembered or args.run_dir
+    @rank_zero_only
+    def _open(self) -> None:
+        (self.path / "result.json").unlink(missing_ok=True)  # a resumed run is not finished
+        if not self.checkpoint:
+            self.write_json("config.json", {"arguments": self._all_arguments, **self.metadata, **provenance()})
+        self._open_logs(self.saved_step)
+
+    def _find(self, run_dir: str | None, resume: bool, name: str) -> tuple[Path, dict[str, Any] | None]:
+        """Choose the folder and make it; return it and the checkpoint to continue from."""
+        if stored := stored_run_folder():  # torchrun replaces a lost process of this run
+            run_dir, resume = stored, True
         self.path = Path(run_dir) if run_dir else _default_path(name, resume)
         checkpoint = self._load_checkpoint() if resume else None
         if not resume and (self.path / "checkpoint.pt").exists():
             raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
         self.path.mkdir(parents=True, exist_ok=True)
-        remember_run(self.path)
-        (self.path / "result.json").unlink(missing_ok=True)  # what a resumed run adds comes before its result
-        if not checkpoint:
-            self.write_json("config.json", {"arguments": vars(args), **provenance()})
-        self._open_logs(checkpoint["step"] if checkpoint else 0)
+        store_run_folder(self.path)
         return self.path, checkpoint
 
     def _load_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint.pt"
         if not path.exists():
-            ours = [".*.tmp", "config.json", "metrics.csv", "events.out.tfevents.*", "samples.json", "best.pt"]
-            if self.path.is_dir() and all(any(file.match(pattern) for pattern in ours) for file in self.path.iterdir()):
+            if self.path.is_dir() and _was_begun(self.path):
                 return None  # killed before its first checkpoint: start again
-            raise CommandError(f"{self} holds no run that could be resumed: leave --resume away to start one")
+            raise CommandError(f"{self} holds no run that could be resumed: start one without --resume")
         checkpoint = load_checkpoint(path)
+        if "state" not in checkpoint:
+            raise CommandError(f"{self} holds a run of an earlier version, which cannot be resumed: start a new one")
         theirs = checkpoint["arguments"]
         for key in sorted(theirs.keys() | self.arguments.keys()):
             if theirs.get(key) != self.arguments.get(key):
@@ -182,18 +200,17 @@ class RunFolder:
         return checkpoint
 
     def _write_state(self, name: str, step: int, state: dict[str, Any]) -> None:
-        buffer = io.BytesIO()
-        torch.save({"step": step, "arguments": self.arguments, **state}, buffer)
-        write_atomically(self.path / name, buffer.getvalue())
+        save_tensors(self.path / name, {"step": step, "arguments": self.arguments, **self.metadata, **state})
 
     def _open_logs(self, last_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second of import time, needed only once a run starts
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         path = self.path / "metrics.csv"
         rows = []
         if last_step:
             with open(path, newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if (row["step"] or "").isdigit() and int(row["step"]) <= last_step]
+                whole_rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may cut a row
+            rows = [row for row in whole_rows if int(row["step"]) <= last_step]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
@@ -205,16 +222,15 @@ class RunFolder:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's contents, on the CPU.
+    """Return the content of a checkpoint, on the CPU.
 
     Raises:
         CommandError: the file is damaged, or not a checkpoint of this project.
     """
-    content = path.read_bytes()
     try:
-        if bad := zipfile.ZipFile(io.BytesIO(content)).testzip():  # torch.load itself does not compare the checksums
-            raise ValueError(f"checksum of {bad}")
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
+    except FileNotFoundError:
+        raise
     except Exception as error:  # torch.load raises many types for damaged and foreign files
         raise CommandError(f"{short_path(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
@@ -234,25 +250,25 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     return pairs
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one move: whatever happens, `path` holds either its old or its new content."""
-    temporary = path.with_name(f".{path.name}.tmp")  # a fixed name: what a kill leaves behind, the next write replaces
+def _was_begun(path: Path) -> bool:
+    """Return whether a run was begun in a folder without a checkpoint: it has our config.json or no finished file."""
+    config = path / "config.json"
+    if not config.exists():
+        return all(file.match(".*.tmp") for file in path.iterdir())
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return {"arguments", "command"} <= json.loads(config.read_text(encoding="utf-8")).keys()
+    except (ValueError, AttributeError):  # not JSON, or not a dictionary
+        return False
 
 
 def _default_path(name: str, resume: bool) -> Path:
     """Return the last existing `runs/<name>[-k]` to resume, or the first free one for a new run."""
-    path, last, k = ROOT / "runs" / name, None, 1
+    path, last = ROOT / "runs" / name, None
+    number = 1
     while path.exists():
-        last, k = path, k + 1
-        path = ROOT / "runs" / f"{name}-{k}"
+        last = path
+        number += 1
+        path = ROOT / "runs" / f"{name}-{number}"
     if not resume:
         return path
     if last is None:

@@ -1,9 +1,9 @@
-"""Palindromes, whose last digit can be told only by remembering the first.
+"""Palindromes, whose last digit can be named only by remembering the first.
 
-A palindrome of length T is decided by its left half, ceil(T/2) digits. The network reads the first T-1 digits and must name
-the last one; the digits in between are irrelevant to the answer and merely disturb the memory.
+A palindrome of length T is decided by its left half, ceil(T/2) digits. The network reads the first T-1 digits and must
+name the last one; the digits in between are irrelevant to the answer and merely disturb the memory.
 
-* `PalindromeDataset`: one palindrome an item, as the handout's graders call it.
+* `PalindromeDataset`: one palindrome for each item, as the handout's graders call it.
 * `draw_palindromes`, `HeldOutPalindromes`: whole batches at once, as `train.py` uses them.
 """
 
@@ -21,7 +21,7 @@ MAX_CODE_DIGITS = 18  # the digits of a left half that fit an int64
 class PalindromeDataset(torch.utils.data.Dataset):
     """Endless data set of random palindromes.
 
-    Item i is a function of (seed, i) alone, so that loader workers, however many, never repeat or reorder anything.
+    Item i depends on (seed, i) alone, so that loader workers, however many, never repeat or reorder anything.
 
     Args:
         seq_length: the palindrome's length T >= 1, target digit included.
@@ -61,8 +61,8 @@ def draw_palindromes(num: int, seq_length: int, generator: torch.Generator) -> T
 class HeldOutPalindromes:
     """Palindromes for validation and test, and training batches that never contain one of them.
 
-    With fewer than 20 palindromes of this length for each one held out, holding out is off (`exclusive` is False): the sets
-    are then plain random draws, and collisions are ignored, as the handout does.
+    With fewer than 20 palindromes of this length for each one held out, holding out is off (`exclusive` is False): the
+    sets are then plain random draws, and collisions are ignored, as the handout does.
 
     Args:
         seq_length: the palindromes' length T.
@@ -85,7 +85,8 @@ class HeldOutPalindromes:
             while len(self._codes) < num:
                 more = draw_palindromes(num, seq_length, generator)
                 held_out = torch.cat((held_out, more))
-                held_out = held_out[torch.from_numpy(np.unique(self._code(held_out), return_index=True)[1]).sort().values][:num]
+                _, first_places = np.unique(self._code(held_out), return_index=True)  # of each different palindrome
+                held_out = held_out[torch.from_numpy(np.sort(first_places))][:num]
                 self._codes = self._code(held_out).sort().values
         self.seq_length = seq_length
         self.validation, self.test = held_out.split((num_validation, num_test))
@@ -103,14 +104,15 @@ class HeldOutPalindromes:
         return palindromes
 
     def _code(self, palindromes: Tensor) -> Tensor:
-        """The left half as one number, by at most its first 18 digits: (num,) int64."""
+        """Return the left half as one number, from at most its first 18 digits: (num,) int64."""
         return palindromes[:, : len(self._place_values)] @ self._place_values
 
 
 def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
     """Turn what a model is called on into (B, T, input_dim) float vectors.
 
-    (B, T) digits become one-hot vectors, or stay numbers where `input_dim` is 1; (B, T, input_dim) vectors pass unchanged.
+    (B, T) digits become one-hot vectors, or stay numbers where `input_dim` is 1; (B, T, input_dim) vectors pass
+    unchanged.
 
     Raises:
         ValueError: another shape, or a digit that is not below `input_dim`.
@@ -118,7 +120,9 @@ def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
     if digits.dim() == 3 and digits.shape[2] == input_dim:
         return digits
     if digits.dim() != 2:
-        raise ValueError(f"the input must be (batch, length) or (batch, length, {input_dim}), not {tuple(digits.shape)}")
+        raise ValueError(
+            f"the input must be (batch, length) or (batch, length, {input_dim}), not {tuple(digits.shape)}"
+        )
     if input_dim == 1:
         return digits.unsqueeze(2)
     if digits.numel() and (digits.min() < 0 or digits.max() >= input_dim):

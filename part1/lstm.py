@@ -8,7 +8,9 @@
     h(t) = tanh(c(t)) * o(t)                          (9)
     p(t) = W_ph h(t) + b_p                            (10)
 
-The four gates stand in one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike, so that a step costs one product.
+`LSTM.states` runs equations 4 to 9 step by step. Its faster twins, with the backward pass derived by hand, are
+`recurrence/lstm.py` and, compiled, `recurrence/kernel.py`; for their sake the weights of the four gates are stored in
+one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike.
 """
 
 import sys
@@ -19,16 +21,16 @@ from torch import Tensor, nn
 
 if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from part1.bptt import input_part, lstm_sequence
 from part1.dataset import as_vectors
 from part1.vanilla_rnn import random_orthogonal
+from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 
 class LSTM(nn.Module):
     """Equations 4-10; takes any batch size and any length.
 
-    Question 1.5b: the cell has 4 (n d + n^2 + n) parameters, whatever the length and the batch size; the output layer adds
-    K n + K.
+    Question 1.5b: the cell has 4 (n d + n^2 + n) parameters, whatever the length and the batch size; the output layer
+    adds K n + K.
 
     Args:
         seq_length: T, the palindrome's length; used only by `init="chrono"`.
@@ -39,12 +41,15 @@ class LSTM(nn.Module):
         device: of the parameters.
         init: see `reset_parameters`.
         generator: CPU generator of the initial weights; PyTorch's global one by default.
+        recurrence: "loop", the equations step by step; "bptt" and "compiled", the faster twins; "auto", the fastest
+            there is.
 
     Raises:
-        ValueError: an unknown `init`.
+        ValueError: an unknown `init` or `recurrence`.
     """
 
     INITS = ("default", "orthogonal", "chrono")
+    RECURRENCES = ("loop", "bptt", "compiled")  # the slowest first
 
     def __init__(
         self,
@@ -56,8 +61,12 @@ class LSTM(nn.Module):
         device: str | torch.device = "cpu",
         init: str = "default",
         generator: torch.Generator | None = None,
+        recurrence: str = "auto",
     ):
         super().__init__()
+        if recurrence not in ("auto", *self.RECURRENCES):
+            raise ValueError(f"LSTM has the recurrences auto, {', '.join(self.RECURRENCES)}, not {recurrence}")
+        self.recurrence = recurrence
         self.W_x = nn.Parameter(torch.empty(4 * num_hidden, input_dim))
         self.W_h = nn.Parameter(torch.empty(4 * num_hidden, num_hidden))
         self.b = nn.Parameter(torch.empty(4 * num_hidden))
@@ -68,30 +77,44 @@ class LSTM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits p(T), (B, K), for (B, T) digits or (B, T, d) vectors."""
-        h, _ = self.states(x)
-        return h[-1] @ self.W_ph.t() + self.b_p  # (10), at the last step
+        h, _ = self.states(x)  # h(1) ... h(T), (T, B, n)
+        return h[-1] @ self.W_ph.T + self.b_p  # (10), at the last step
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default."""
-        h_0, c_0 = state or (None, None)
-        return lstm_sequence(self.input_part(x), h_0, c_0, self.W_h, overwrite_z=True)  # (4) - (9)
+        x = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
+        if self.recurrence != "loop":
+            return lstm_sequence(x, state, self.W_x, self.W_h, self.b, self.recurrence)  # the same function, faster
 
-    def input_part(self, x: Tensor) -> Tensor:
-        """Return W_x x(t) + b of every step, (T, B, 4n)."""
-        vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
-        return input_part(vectors, self.W_x, self.b)
+        W_gx, W_ix, W_fx, W_ox = self.W_x.chunk(4)  # (n, d) each
+        W_gh, W_ih, W_fh, W_oh = self.W_h.chunk(4)  # (n, n) each
+        b_g, b_i, b_f, b_o = self.b.chunk(4)  # (n,) each
+        zeros = x.new_zeros(x.shape[1], self.W_h.shape[1])
+        h, c = state or (zeros, zeros)  # h(0) and c(0), (B, n) each
+        states = []
+        for x_t in x:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x_t @ W.T
+            g = torch.tanh(x_t @ W_gx.T + h @ W_gh.T + b_g)  # (4): (B, n)
+            i = torch.sigmoid(x_t @ W_ix.T + h @ W_ih.T + b_i)  # (5)
+            f = torch.sigmoid(x_t @ W_fx.T + h @ W_fh.T + b_f)  # (6)
+            o = torch.sigmoid(x_t @ W_ox.T + h @ W_oh.T + b_o)  # (7)
+            c = g * i + c * f  # (8)
+            h = torch.tanh(c) * o  # (9)
+            states.append(h)
+        return torch.stack(states), c
 
     @torch.no_grad()
-    def reset_parameters(self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1) -> None:
+    def reset_parameters(
+        self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1
+    ) -> None:
         """Draw all parameters anew.
 
         * default: uniform in +-1/sqrt(n), then 1 added to b_f, as UvA 2021 prescribes: at first, remember.
         * orthogonal: as default, with each of W_gh, W_ih, W_fh, W_oh a random rotation.
-        * chrono: as default, with b_f = log U(1, T-1), b_i = -b_f and the other biases zero, so that the cells' forgetting
-          times are spread over the whole sequence (Tallec and Ollivier 2018, section 2).
+        * chrono: as default, with b_f = log U(1, T-1), b_i = -b_f and the other biases zero, so that the cells'
+          forgetting times are spread over the whole sequence (Tallec and Ollivier 2018, section 2).
         """
         if init not in self.INITS:
-            raise ValueError(f"LSTM knows the initialisations {', '.join(self.INITS)}, not {init}")
+            raise ValueError(f"LSTM has the initialisations {', '.join(self.INITS)}, not {init}")
         n = self.W_h.shape[1]
         for parameter in self.parameters():
             parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
@@ -141,15 +164,3 @@ class LSTM(nn.Module):
             }
         )
         return model
-
-
-def to_torch_order(stacked: Tensor) -> Tensor:
-    """Reorder rows from the handout's g, i, f, o to torch.nn's i, f, g, o."""
-    g, i, f, o = stacked.chunk(4)
-    return torch.cat((i, f, g, o))
-
-
-def from_torch_order(stacked: Tensor) -> Tensor:
-    """Reorder rows from torch.nn's i, f, g, o to the handout's g, i, f, o."""
-    i, f, g, o = stacked.chunk(4)
-    return torch.cat((g, i, f, o))

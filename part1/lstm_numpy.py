@@ -1,8 +1,8 @@
 """The LSTM and all its gradients in NumPy alone (PRML, part 1).
 
-Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units. A batch is a matrix of rows, so that the handout's
-W x stands here as x @ W.T. W_x = [W_gx; W_ix; W_fx; W_ox], (4n, d), and W_h, (4n, n), and b, (4n,), hold the four gates in
-the order g, i, f, o.
+Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units. A batch is a matrix of rows, so that the
+handout's W x stands here as x @ W.T. W_x = [W_gx; W_ix; W_fx; W_ox], (4n, d), and W_h, (4n, n), and b, (4n,), hold the
+four gates in the order g, i, f, o.
 
 * Question 1: `lstm_step` and, mirroring it line by line, `lstm_step_backward`.
 * Question 2, backpropagation through time: `lstm_sequence` and `lstm_sequence_backward`.
@@ -61,7 +61,7 @@ class SequenceGradients(NamedTuple):
 def lstm_step(
     x: ndarray, h_before: ndarray, c_before: ndarray, W_x: ndarray, W_h: ndarray, b: ndarray
 ) -> tuple[ndarray, ndarray, StepCache]:
-    """Equations 4-9 for one step: x(t) (B, d), h(t-1) and c(t-1) (B, n) give h(t), c(t) (B, n) and the cache."""
+    """Return h(t) and c(t), (B, n) each, and the cache, from x(t), (B, d), h(t-1) and c(t-1), (B, n) each (4-9)."""
     a = x @ W_x.T + h_before @ W_h.T + b  # (B, 4n)
     a_g, a_i, a_f, a_o = np.split(a, 4, axis=1)
     g = np.tanh(a_g)  # (4)
@@ -75,7 +75,10 @@ def lstm_step(
 
 
 def lstm_step_backward(d_h: ndarray, d_c: ndarray, cache: StepCache) -> StepGradients:
-    """From d_h = dL/dh(t) and the part d_c of dL/dc(t) that does not pass through h(t), both (B, n), give all gradients."""
+    """Return all gradients, from d_h = dL/dh(t) and d_c, the part of dL/dc(t) that does not pass through h(t).
+
+    Both are (B, n).
+    """
     x, h_before, c_before, W_x, W_h, g, i, f, o, tanh_c = cache
     d_o = d_h * tanh_c  # (9)
     d_c = d_c + d_h * o * (1 - tanh_c**2)
@@ -106,7 +109,7 @@ def lstm_step_backward(d_h: ndarray, d_c: ndarray, cache: StepCache) -> StepGrad
 def lstm_sequence(
     x: ndarray, h_0: ndarray, c_0: ndarray, W_x: ndarray, W_h: ndarray, b: ndarray
 ) -> tuple[ndarray, ndarray, list[StepCache]]:
-    """Run x, (T, B, d), through the LSTM: h(1) ... h(T), (T, B, n), the last cell state c(T), (B, n), and the caches."""
+    """Return h(1) ... h(T), (T, B, n), the last cell state c(T), (B, n), and the caches, from x, (T, B, d)."""
     h, c, states, caches = h_0, c_0, [], []
     for x_t in x:
         h, c, cache = lstm_step(x_t, h, c, W_x, W_h, b)
@@ -116,9 +119,13 @@ def lstm_sequence(
 
 
 def lstm_sequence_backward(grad_h: ndarray, grad_c_T: ndarray, caches: list[StepCache]) -> SequenceGradients:
-    """Backpropagation through time, from what the loss says of each h(t) directly, (T, B, n), and of c(T), (B, n).
+    """Return the gradients by backpropagation through time.
 
     A state acts on the loss directly and through the next step; a weight acts at every step, so its gradients add up.
+
+    Args:
+        grad_h: (T, B, n), the part of dL/dh(t) that does not pass through h(t+1).
+        grad_c_T: (B, n), the part of dL/dc(T) that does not pass through h(T).
     """
     d_h, d_c, d_x = np.zeros_like(grad_c_T), grad_c_T, []
     d_W_x, d_W_h, d_b = 0.0, 0.0, 0.0
@@ -131,5 +138,5 @@ def lstm_sequence_backward(grad_h: ndarray, grad_c_T: ndarray, caches: list[Step
 
 
 def sigmoid(a: ndarray) -> ndarray:
-    """1 / (1 + exp(-a)), written so that no exponential overflows."""
+    """Return 1 / (1 + exp(-a)), written so that no exponential overflows."""
     return 0.5 * (1 + np.tanh(0.5 * a))

@@ -10,7 +10,9 @@ from part1.lstm import LSTM
 
 
 class NumPyLSTM(LSTM):
-    """The LSTM of equations 4-10 with its recurrence, forward and backward, in NumPy; runs on the CPU whatever the device."""
+    """The LSTM of equations 4-10, its recurrence computed in NumPy, forward and backward, whatever the device."""
+
+    RECURRENCES = ("numpy",)
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)

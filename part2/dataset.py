@@ -3,9 +3,10 @@
     dataset = TextDataset("assets/grimm.txt", seq_length=30)
     inputs, targets = dataset[0]                      # (T,) and (T,): the targets are the inputs one character later
 
-`part2/train.py` takes whole batches: `RandomWindows`, the handout's way, or `ContiguousStreams`, where each batch goes on where
-the last one ended. Batch number k depends on the seed and on k alone, so that a resumed run needs no more than its step. Of
-several processes that train together each cuts its own windows of it, or streams, from the text, and reads no others.
+`part2/train.py` takes whole batches: `RandomWindows`, the handout's way, or `ContiguousStreams`, where each batch
+continues where the last one ended. Batch number k depends on the seed and on k alone, so that a resumed run needs only
+its step. Of several processes that train together, each cuts its own windows or streams from the text and reads no
+others.
 """
 
 import json
@@ -24,23 +25,23 @@ from torch import Tensor
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.distributed import share
+from common.data import write_atomically
+from common.distributed import shard
 from common.errors import CommandError
-from common.machine import ROOT, short_path
-from common.run_folder import write_atomically
+from common.paths import ROOT, short_path
 
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # stands for the held-out characters that the training text never shows
+UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # replaces held-out characters that do not occur in the training text
 MAX_HELD_OUT = 1_000_000  # characters: enough for a perplexity of four digits
 IN_MEMORY = 64 * 2**20  # bytes: a larger text is encoded to a file
 CHUNK = 2**20  # characters read at a time
 
 
 class Batch(NamedTuple):
-    """What the network reads and what it should say, time-first.
+    """What the network reads and what it should predict, time-first.
 
     inputs: (T, B) int64 character numbers.
     targets: (T, B) int64, the character after each input; IGNORED where there is none.
-    fresh: whether the state starts at zero; else it goes on from the batch before.
+    fresh: whether the state starts at zero; otherwise it continues from the batch before.
     """
 
     inputs: Tensor
@@ -58,7 +59,8 @@ class TextDataset(torch.utils.data.Dataset):
         filename: a UTF-8 text.
         seq_length: T, characters of a window.
         step_size: distance between the windows that `random_select=False` numbers; len counts them in both cases.
-        random_select: an item is a window at a random place, drawn from torch's generator, and its number means nothing.
+        random_select: an item is a window at a random place, drawn from torch's generator, and its number means
+            nothing.
 
     Raises:
         CommandError: the file cannot be read as text, or is shorter than a window and one character.
@@ -99,11 +101,12 @@ def text_collate_fn(batch: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]
 
 
 class Corpus:
-    """A text file, encoded once: its vocabulary, sorted, and one small integer a character.
+    """A text file, encoded once: its sorted vocabulary and one small integer for each character.
 
-    A byte order mark is dropped and every line end becomes a newline. With `held_out`, that share at the text's end is kept
-    from training: the vocabulary is that of the part before, and characters which only the tail has become UNKNOWN. A file
-    of more than 64 MiB is encoded into `data/encoded/` and read from there, so that memory does not grow with it.
+    A byte order mark is dropped and every line end becomes a newline. With `held_out`, that share at the text's end is
+    kept from training: the vocabulary is that of the part before, and characters that occur in the tail alone become
+    UNKNOWN. A file of more than 64 MiB is encoded into `data/encoded/` and read from there, so that memory does not
+    grow with it.
 
     Attributes:
         vocabulary: the characters, in the order of their code points; a character's number is its place.
@@ -132,7 +135,7 @@ class Corpus:
 
     @property
     def tokens(self) -> np.ndarray:
-        """The encoded text, (size,), in memory or mapped."""
+        """The encoded text, (size,), in memory or memory-mapped."""
         return np.memmap(self._file, self._dtype, "r") if self._tokens is None else self._tokens
 
     @property
@@ -141,7 +144,7 @@ class Corpus:
         return self.tokens[max(self.num_train - 1, 0) :]
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Return the `length` characters from each of B places on, (length, B).
+        """Return `length` characters from each of B places on, (length, B).
 
         From a file they are read, not mapped: the system maps up to a megabyte around each place that is touched.
         """
@@ -159,10 +162,12 @@ class Corpus:
         return np.min_scalar_type(len(self.vocabulary) - 1)
 
     def _open_file(self, held_out: float) -> None:
-        """Take the attributes from the notes beside the encoded file, or make both."""
+        """Read the attributes from the notes beside the encoded file, or make both."""
         notes = self._file.with_suffix(".json")
         if notes.exists() and self._file.exists():
-            self.__dict__ |= json.loads(notes.read_text(encoding="utf-8"))
+            found = json.loads(notes.read_text(encoding="utf-8"))
+            self.vocabulary, self.checksum = found["vocabulary"], found["checksum"]
+            self.size, self.num_train = found["size"], found["num_train"]
             return
         self._survey(held_out)
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -175,11 +180,12 @@ class Corpus:
             os.replace(temporary, self._file)
         finally:
             temporary.unlink(missing_ok=True)
-        found = {name: getattr(self, name) for name in ("vocabulary", "size", "num_train", "checksum")}
+        found = {"vocabulary": self.vocabulary, "checksum": self.checksum}
+        found |= {"size": self.size, "num_train": self.num_train}
         write_atomically(notes, json.dumps(found).encode())
 
     def _survey(self, held_out: float) -> None:
-        """Find the text's size, where the tail begins, and the vocabulary of what stands before it."""
+        """Find the text's size, where the tail begins, and the vocabulary of the part before it."""
         first_place = np.full(sys.maxunicode + 1, -1)  # of each code point
         self.size = 0
         for codes in self._code_points():
@@ -191,7 +197,9 @@ class Corpus:
         if not self.size:
             raise CommandError(f"{short_path(self.path)} is empty")
         if first_place[0] >= 0:
-            raise CommandError(f"{short_path(self.path)} is no text: it holds a NUL character at place {first_place[0]:,}")
+            raise CommandError(
+                f"{short_path(self.path)} is no text: it holds a NUL character at place {first_place[0]:,}"
+            )
         self.num_train = self.size - min(int(held_out * self.size), MAX_HELD_OUT)
         known = {chr(code) for code in np.flatnonzero((first_place >= 0) & (first_place < self.num_train))}
         if (first_place >= self.num_train).any():
@@ -227,14 +235,15 @@ class RandomWindows:
     def batch(self, step: int) -> Batch:
         """Return the batch of training step `step`, counted from 0."""
         starts = np.random.default_rng([self.seed, step]).integers(self._last_start + 1, size=self.batch_size)
-        return Batch(*_cut(self.corpus, share(starts), self.seq_length), fresh=True)
+        return Batch(*_cut(self.corpus, shard(starts), self.seq_length), fresh=True)
 
 
 class ContiguousStreams:
     """The text cut into `batch_size` equal streams that are read side by side, T characters a step.
 
-    A batch goes on where the last one ended, so that the state, carried along, knows what came before (truncated
-    backpropagation through time). Each epoch starts at another of the first T characters, so that the cuts fall elsewhere.
+    A batch continues where the last one ended, so that the state, carried along, knows what came before (truncated
+    backpropagation through time). Each epoch starts at another of the first T characters, so that the cuts fall
+    elsewhere.
     """
 
     def __init__(self, corpus: Corpus, seq_length: int, batch_size: int, seed: int):
@@ -243,8 +252,8 @@ class ContiguousStreams:
         self.steps_per_epoch = (self._stream_length - seq_length + 1) // seq_length
         if self.steps_per_epoch < 1:
             raise CommandError(
-                f"{short_path(corpus.path)} has {corpus.num_train:,} characters to train on, too few for {batch_size} streams "
-                f"of {seq_length} a step: take a smaller --batch_size or --seq_length"
+                f"{short_path(corpus.path)} has {corpus.num_train:,} characters to train on, too few for {batch_size} "
+                f"streams of {seq_length} a step: take a smaller --batch_size or --seq_length"
             )
 
     def batch(self, step: int) -> Batch:
@@ -252,13 +261,13 @@ class ContiguousStreams:
         epoch, position = divmod(step, self.steps_per_epoch)
         shift = np.random.default_rng([self.seed, epoch]).integers(self.seq_length)
         starts = np.arange(self.batch_size) * self._stream_length + position * self.seq_length + shift
-        return Batch(*_cut(self.corpus, share(starts), self.seq_length), fresh=position == 0)
+        return Batch(*_cut(self.corpus, shard(starts), self.seq_length), fresh=position == 0)
 
 
 def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 256) -> Iterator[Batch]:
-    """Yield the held-out tail, each of its characters once as a target, as streams that are read side by side.
+    """Yield the held-out tail as streams that are read side by side, with each of its characters once as a target.
 
-    Each stream starts with a state of zero and reads from there to its end.
+    Each stream starts from a state of zero.
     """
     if corpus.num_train == corpus.size:
         raise CommandError(f"{short_path(corpus.path)} is too short to keep a part of it from training")
@@ -266,7 +275,7 @@ def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 25
     length = -(-(len(tail) - 1) // num_streams)
     padded = np.full(num_streams * length + 1, IGNORED)
     padded[: len(tail)] = tail
-    places = share(np.arange(num_streams)) * length + np.arange(length)[:, None]  # (length, num_streams)
+    places = shard(np.arange(num_streams)) * length + np.arange(length)[:, None]  # (length, num_streams)
     inputs, targets = torch.from_numpy(padded[places]).clamp(min=0), torch.from_numpy(padded[places + 1])
     for number, (x, y) in enumerate(zip(inputs.split(seq_length), targets.split(seq_length))):
         yield Batch(x, y, fresh=number == 0)
@@ -281,7 +290,8 @@ def encode(text: str, vocabulary: str) -> list[int]:
     for place, character in enumerate(text, start=1):
         if character not in vocabulary:
             raise CommandError(
-                f"character {place} of {text!r} is {character!r} (U+{ord(character):04X}), which the model has never seen"
+                f"character {place} of {text!r} is {character!r} (U+{ord(character):04X}), "
+                "which the model has never seen"
             )
     return [vocabulary.index(character) for character in text]
 
@@ -297,7 +307,7 @@ def readable(text: str) -> str:
 
 
 def find_text(name: str) -> Path:
-    """Return the path of a text named from where the user stands, or from part2/, as in `assets/grimm.txt`."""
+    """Return the path of a text, relative to the working directory or to part2/, as in `assets/grimm.txt`."""
     inside = Path(__file__).resolve().parent / name
     return inside if inside.exists() and not Path(name).exists() else Path(name)
 
@@ -305,7 +315,8 @@ def find_text(name: str) -> Path:
 def _last_start(size: int, seq_length: int) -> int:
     if size < seq_length + 1:
         raise CommandError(
-            f"the text has {size:,} characters to train on, but a window of seq_length {seq_length} needs {seq_length + 1}"
+            f"the text has {size:,} characters to train on, but a window of seq_length {seq_length} needs "
+            f"{seq_length + 1}"
         )
     return size - seq_length - 1
 

@@ -2,26 +2,24 @@
 
     python part2/download.py grimm
 
-Files come over https and must have the sha256 that stands here. Of a Project Gutenberg e-book the text between its START and
-END lines is kept, without byte order mark, header and licence. What the data folder has already is not fetched again.
+Files come over https and must have the sha256 that stands here. Of a Project Gutenberg e-book the text between its
+START and END lines is kept, without byte order mark, header and licence. What the data folder has already is not
+fetched again.
 """
 
-import hashlib
 import io
 import re
 import sys
 import zipfile
-from argparse import Namespace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import data_path, find_data
-from common.errors import ArgumentParser, CommandError, run_command
-from common.machine import ROOT, short_path
-from common.run_folder import write_atomically
+from common.command import ArgumentParser, run_command
+from common.data import data_path, find_data, write_atomically
+from common.paths import ROOT, short_path
 
 
 class Book(NamedTuple):
@@ -59,12 +57,13 @@ TANG = "https://raw.githubusercontent.com/chinese-poetry/chinese-poetry/master/"
 TANG_CHECKSUMS = Path(__file__).resolve().parent / "assets" / "tang.sha256"
 START = re.compile(r"^\*\*\* ?START OF (THE|THIS) PROJECT GUTENBERG EBOOK.*\n(\s*Produced by (.+\n)+)?", re.MULTILINE)
 END = re.compile(
-    r"^(End of (the )?Project Gutenberg(.*\n)(.+\n)*\s*)?\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG EBOOK", re.MULTILINE
+    r"^(End of (the )?Project Gutenberg(.*\n)(.+\n)*\s*)?\*\*\* ?END OF (THE|THIS) PROJECT GUTENBERG EBOOK",
+    re.MULTILINE,
 )
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = build_parser().parse_args()
     if args.name == "tang":
         print(f"python part2/train.py --poems {short_path(fetch_tang(args.data_dir))}")
         return
@@ -88,15 +87,12 @@ def fetch_book(book: Book, data_dir: str | None) -> str:
     Raises:
         CommandError: it cannot be had, or is not the expected file.
     """
-    path = find_data(book.name, data_dir, book.url, book.sha256)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != book.sha256:
-        raise CommandError(f"{path} is not the expected file (its sha256 differs): move it away to fetch it anew")
+    content = find_data(book.name, data_dir, book.url, book.sha256).read_bytes()
     return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def fetch_tang(data_dir: str | None) -> Path:
-    """Return the zip of the 58 files of Tang poems in the data folder, made from the files one by one where it is missing."""
+    """Return the zip of the 58 files of Tang poems in the data folder; where it is missing, make it from the files."""
     archive = data_path("tang/poet.tang.zip", data_dir)
     if archive.exists():
         return archive
@@ -116,12 +112,12 @@ def without_gutenberg(text: str) -> str:
     return text[start.end() : end.start()].strip() + "\n" if start and end else text
 
 
-def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(__doc__)
     parser.add_argument("name", choices=[*BOOKS, "tang"], help="what to fetch")
     parser.add_argument("--output", help="file to write the book to; default data/books/NAME.txt")
     parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

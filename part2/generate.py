@@ -2,26 +2,25 @@
 
     python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 200 --temperature 0.5
 
-The model reads the prompt, keeps its state, and adds one character after the other; each costs the same, however long the text
-has become. Several prompts, or samples, are written one after the other, each from random numbers of its own.
+The model reads the prompt, keeps its state, and adds one character after the other; each costs the same, however long
+the text has become. Several prompts or samples are written one after the other, each from random numbers of its own.
 """
 
 import sys
-from argparse import ArgumentDefaultsHelpFormatter, Namespace
 from pathlib import Path
 
 import torch
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, non_negative_float, non_negative_int, positive_int, run_command
+from common.command import ArgumentParser, non_negative_float, non_negative_int, positive_int, run_command
 from common.machine import get_device, seeded_generator
 from part2.dataset import decode, encode
 from part2.model import load_model
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = build_parser().parse_args()
     model, checkpoint = load_model(args.checkpoint, get_device(args.device))
     vocabulary, end = checkpoint["vocabulary"], checkpoint["end"]
     prompts = [encode(prompt, vocabulary) for prompt in args.prompt]
@@ -42,23 +41,23 @@ def main() -> None:
         print()
 
 
-def parse_arguments() -> Namespace:
-    parser = ArgumentParser(description=__doc__.split("\n")[0], formatter_class=ArgumentDefaultsHelpFormatter)
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", required=True, help="run folder of part2/train.py (its best weights), or a checkpoint file")
-    add("--prompt", nargs="+", default=[""], help="what the text begins with; an empty one: a random character")
-    add("--length", type=non_negative_int, default=200, help="characters to add")
+    add("--prompt", nargs="+", default=[""], help="beginning of the text; if empty, a random character")
+    add("--length", type=non_negative_int, default=200, help="number of characters to add")
     add(
         "--temperature",
         type=non_negative_float,
         default=0.5,
-        help="of softmax(p / temperature); 0: always the likeliest",
+        help="draw from softmax(p / temperature); 0: always take the likeliest",
     )
-    add("--top_k", type=positive_int, help="draw among this many likeliest characters only")
-    add("--num_samples", type=positive_int, default=1, help="texts from each prompt")
-    add("--seed", type=non_negative_int, default=0, help="of the draws")
+    add("--top_k", type=positive_int, help="draw only among this many likeliest characters")
+    add("--num_samples", type=positive_int, default=1, help="number of texts from each prompt")
+    add("--seed", type=non_negative_int, default=0, help="seed of the draws")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@
     h(t) = tanh(c(t)) * o(t)                         (13)
     p(t) = W_ph h(t) + b_p                           (14)
 
-The four gates stand in one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike; `part1/bptt.py` runs the recurrence.
+`LSTM.states` runs equations 8 to 13 step by step. Its faster twins, with the backward pass derived by hand, are
+`recurrence/lstm.py` and, compiled, `recurrence/kernel.py`; for their sake the weights of the four gates are stored in
+one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike.
 """
 
 import sys
@@ -24,12 +26,11 @@ from torch.nn import functional as F
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.distributed import num_processes, share
+from common.distributed import shard, world_size
 from common.errors import CommandError
-from common.machine import short_path
+from common.paths import short_path
 from common.run_folder import load_checkpoint
-from part1.bptt import lstm_sequence
-from part1.lstm import from_torch_order, to_torch_order
+from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}  # of the products; None: that of the parameters
 INITS = ("uniform", "zeros", "normal", "xavier")
@@ -42,10 +43,20 @@ class LSTM(nn.Module):
     Args:
         lstm_hidden_dim: n, size of the state.
         embedding_size: d, size of an input vector.
+        recurrence: "loop", the equations step by step; "bptt" and "compiled", the faster twins; "auto", the fastest
+            there is.
+
+    Raises:
+        ValueError: an unknown `recurrence`.
     """
 
-    def __init__(self, lstm_hidden_dim: int, embedding_size: int):
+    RECURRENCES = ("loop", "bptt", "compiled")  # the slowest first
+
+    def __init__(self, lstm_hidden_dim: int, embedding_size: int, recurrence: str = "auto"):
         super().__init__()
+        if recurrence not in ("auto", *self.RECURRENCES):
+            raise ValueError(f"LSTM has the recurrences auto, {', '.join(self.RECURRENCES)}, not {recurrence}")
+        self.recurrence = recurrence
         self.W_x = nn.Parameter(torch.empty(4 * lstm_hidden_dim, embedding_size))
         self.W_h = nn.Parameter(torch.empty(4 * lstm_hidden_dim, lstm_hidden_dim))
         self.b = nn.Parameter(torch.empty(4 * lstm_hidden_dim))
@@ -55,16 +66,34 @@ class LSTM(nn.Module):
         """Return h(1) ... h(T), (T, B, n), for (T, B, d) embeddings."""
         return self.states(embeds)[0]
 
-    def states(self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def states(
+        self, embeds: Tensor, state: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
 
-        The products are computed in the type of `embeds`.
+        All is computed in the type of `embeds`, but for the cell states, which keep the type of the parameters.
         """
-        W_x, W_h, b = (weight.to(embeds.dtype) for weight in (self.W_x, self.W_h, self.b))
-        z = torch.addmm(b, embeds.flatten(0, 1), W_x.t()).unflatten(0, embeds.shape[:2])  # (T, B, 4n): W_x x(t) + b
-        h_0, c_0 = state or (None, z.new_zeros(z.shape[1], W_h.shape[1], dtype=self.W_h.dtype))
-        h, c = lstm_sequence(z, h_0, c_0, W_h, overwrite_z=True)
-        return h, (h[-1], c)
+        W_x, W_h, b = self.W_x.to(embeds.dtype), self.W_h.to(embeds.dtype), self.b.to(embeds.dtype)
+        B = embeds.shape[1]
+        h_0, c_0 = state or (None, self.b.new_zeros(B, W_h.shape[1]))  # h(0) = 0 saves a product
+        if self.recurrence != "loop":
+            h, c = lstm_sequence(embeds, (h_0, c_0), W_x, W_h, b, self.recurrence)  # the same function, faster
+            return h, (h[-1], c)
+
+        W_gx, W_ix, W_fx, W_ox = W_x.chunk(4)  # (n, d) each
+        W_gh, W_ih, W_fh, W_oh = W_h.chunk(4)  # (n, n) each
+        b_g, b_i, b_f, b_o = b.chunk(4)  # (n,) each
+        h, c = embeds.new_zeros(B, W_h.shape[1]) if h_0 is None else h_0, c_0  # h(0) and c(0), (B, n) each
+        states = []
+        for x in embeds:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x @ W.T
+            g = torch.tanh(x @ W_gx.T + h @ W_gh.T + b_g)  # (8): (B, n)
+            i = torch.sigmoid(x @ W_ix.T + h @ W_ih.T + b_i)  # (9)
+            f = torch.sigmoid(x @ W_fx.T + h @ W_fh.T + b_f)  # (10)
+            o = torch.sigmoid(x @ W_ox.T + h @ W_oh.T + b_o)  # (11)
+            c = g * i + c * f  # (12)
+            h = torch.tanh(c).to(o.dtype) * o  # (13)
+            states.append(h)
+        return torch.stack(states), (h, c)
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "uniform", generator: torch.Generator | None = None) -> None:
@@ -73,7 +102,8 @@ class LSTM(nn.Module):
         * uniform: in +-1/sqrt(n), then 1 added to b_f: at first, remember. What UvA 2021 prescribes.
         * zeros: every parameter zero.
         * normal: weights of unit variance, biases zero but b_f = 1.
-        * xavier: each gate's matrices uniform in +-sqrt(6 / (inputs + n)) (Glorot and Bengio 2010), biases as for normal.
+        * xavier: each gate's matrices uniform in +-sqrt(6 / (inputs + n)) (Glorot and Bengio 2010), biases as for
+          normal.
         """
         n = self.W_h.shape[1]
         for parameter in self.parameters():
@@ -94,9 +124,10 @@ class TextGenerationModel(nn.Module):
     """Embedding, layers of LSTM, linear output: the distribution of the next character after each one read.
 
     Args:
-        args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout` (0: the
-            share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32"; "bf16"
-            computes all products in bfloat16, while parameters, cell states and logits stay in float32).
+        args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout`
+            (0: the share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32";
+            "bf16" computes all products in bfloat16, while parameters, cell states and logits stay in float32),
+            `recurrence` of the layers ("auto").
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
@@ -107,7 +138,8 @@ class TextGenerationModel(nn.Module):
         self.compute_dtype = PRECISIONS[getattr(args, "precision", "float32")]
         sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
         self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
-        self.layers = nn.ModuleList(LSTM(n, d) for d, n in pairwise(sizes))
+        recurrence = getattr(args, "recurrence", "auto")
+        self.layers = nn.ModuleList(LSTM(n, d, recurrence) for d, n in pairwise(sizes))
         self.output = nn.Linear(args.lstm_hidden_dim, args.vocabulary_size)
         self.reset_parameters(getattr(args, "init", "uniform"), generator)
 
@@ -156,12 +188,16 @@ class TextGenerationModel(nn.Module):
     def complete(
         self, prompt: Tensor, num_characters: int, temperature: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return (T, B) prompts, T >= 1, followed by `num_characters` each that the model adds: (T + num_characters, B)."""
+        """Return (T, B) prompts, T >= 1, and `num_characters` that the model adds to each: (T + num_characters, B)."""
         characters = self.write(prompt, temperature, generator)
         return torch.cat([prompt, *(next(characters).unsqueeze(0) for _ in range(num_characters))])
 
     def write(
-        self, prompt: Tensor, temperature: float = 0.0, generator: torch.Generator | None = None, top_k: int | None = None
+        self,
+        prompt: Tensor,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+        top_k: int | None = None,
     ) -> Iterator[Tensor]:
         """Yield, for ever, the characters that follow (T, B) prompts, T >= 1, as (B,) numbers on the CPU.
 
@@ -179,8 +215,9 @@ class TextGenerationModel(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "uniform", generator: torch.Generator | None = None) -> None:
-        """Draw all parameters anew: the embedding N(0, 1), the layers as `LSTM.reset_parameters` says, the output uniform in
-        +-1/sqrt(n); after "zeros" all are zero, and after "normal" and "xavier" the output's weights follow the layers'.
+        """Draw all parameters anew: the embedding N(0, 1), the layers as `LSTM.reset_parameters` says, the output
+        uniform in +-1/sqrt(n); after "zeros" all are zero, and after "normal" and "xavier" the output's weights follow
+        the layers'.
         """
         if init not in INITS:
             raise ValueError(f"the initialisations are {', '.join(INITS)}, not {init}")
@@ -226,11 +263,15 @@ class TextGenerationModel(nn.Module):
         if lstm.bidirectional or lstm.proj_size or not lstm.bias:
             raise ValueError("only a one-directional nn.LSTM with biases and without projection has this form")
         sizes = {"vocabulary_size": embedding.num_embeddings, "embedding_size": embedding.embedding_dim}
-        model = cls(Namespace(**sizes, lstm_hidden_dim=lstm.hidden_size, lstm_num_layers=lstm.num_layers)).to(output.weight)
+        model = cls(Namespace(**sizes, lstm_hidden_dim=lstm.hidden_size, lstm_num_layers=lstm.num_layers)).to(
+            output.weight
+        )
         model.embedding.load_state_dict(embedding.state_dict())
         model.output.load_state_dict(output.state_dict())
         for k, layer in enumerate(model.layers):
-            W_x, W_h, b_x, b_h = (getattr(lstm, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            W_x, W_h, b_x, b_h = (
+                getattr(lstm, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
             layer.load_state_dict(
                 {"W_x": from_torch_order(W_x), "W_h": from_torch_order(W_h), "b": from_torch_order(b_x + b_h)}
             )
@@ -238,20 +279,21 @@ class TextGenerationModel(nn.Module):
 
 
 def drop(h: Tensor, probability: float) -> Tensor:
-    """Leave out each unit of (T, B, n) states with a `probability`, in each sequence the same ones at all steps.
+    """Set units of (T, B, n) states to zero with this probability: for each sequence the same units at all steps.
 
-    So a unit that is there can be relied upon for the whole sequence (Gal and Ghahramani 2016); and one random number a unit
-    costs next to nothing, where one a unit and step would take a fifth of the training time. Every process draws for the whole
-    batch, so that the masks do not depend on how many there are (as long as the batch is a multiple of their number).
+    So a unit that is present can be relied upon for the whole sequence (Gal and Ghahramani 2016); and one random number
+    for each unit costs next to nothing, where one for each unit and step would take a fifth of the training time. Every
+    process draws for the whole batch, so that the masks do not depend on the number of processes (as long as the batch
+    is a multiple of it).
     """
     if not probability:
         return h
-    kept = F.dropout(h.new_ones(h.shape[1] * num_processes(), h.shape[2]), probability)
-    return h * share(kept)
+    kept = F.dropout(h.new_ones(h.shape[1] * world_size(), h.shape[2]), probability)
+    return h * shard(kept)
 
 
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[TextGenerationModel, dict[str, Any]]:
-    """Return a trained model, to write with, in float32, and the checkpoint it comes from.
+    """Return a trained model, in float32 and ready to write, and the checkpoint it comes from.
 
     Args:
         path: a run folder, of which the best weights are taken, or a checkpoint file.
@@ -266,7 +308,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Te
         raise CommandError(f"{short_path(path)} does not exist: --checkpoint names a run folder of part2/train.py")
     checkpoint = load_checkpoint(path)
     if "vocabulary" not in checkpoint:
-        raise CommandError(f"{short_path(path)} holds no model that writes: it is not a checkpoint of part2/train.py")
+        raise CommandError(f"{short_path(path)} holds no text model: it is not a checkpoint of part2/train.py")
     sizes = ("embedding_size", "lstm_hidden_dim", "lstm_num_layers")
     arguments = {name: checkpoint["arguments"][name] for name in sizes}
     model = TextGenerationModel(Namespace(vocabulary_size=len(checkpoint["vocabulary"]), **arguments))
@@ -274,8 +316,12 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Te
     return model.to(device).eval(), checkpoint
 
 
-def choose(logits: Tensor, temperature: float, generator: torch.Generator | None = None, top_k: int | None = None) -> Tensor:
-    """Return one character number for each row of (B, K) logits: drawn from softmax(p / temperature), or the likeliest for 0.
+def choose(
+    logits: Tensor, temperature: float, generator: torch.Generator | None = None, top_k: int | None = None
+) -> Tensor:
+    """Return one character number for each row of (B, K) logits p, drawn from softmax(p / temperature).
+
+    At temperature 0 it is the likeliest.
 
     Raises:
         ValueError: a negative temperature, or a `top_k` below 1.

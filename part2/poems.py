@@ -1,7 +1,7 @@
 """Tang poems as training sequences (PRML part 2), from the JSON files of the chinese-poetry collection.
 
-A poem is its verses in one line, ended by END; of a longer one the first `max_length` characters are taken. Shorter ones are
-filled up behind END, and no loss is counted there. All but the most frequent characters become RARE.
+A poem is its verses in one line, ended by END; of a longer one the first `max_length` characters are taken.
+Shorter ones are padded behind END, where no loss is counted. All but the most frequent characters become RARE.
 """
 
 import json
@@ -19,9 +19,9 @@ import torch
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import data_path
-from common.distributed import num_processes, share
+from common.distributed import shard, world_size
 from common.errors import CommandError
-from common.machine import short_path
+from common.paths import short_path
 from part2.dataset import IGNORED, Batch
 
 END, RARE = "\n", "□"
@@ -51,11 +51,15 @@ class PoemCorpus:
         CommandError: there are no poems, or fewer than two.
     """
 
-    def __init__(self, source: str, max_length: int, max_vocabulary: int = 3_500, data_dir: str | None = None, seed: int = 0):
+    def __init__(
+        self, source: str, max_length: int, max_vocabulary: int = 3_500, data_dir: str | None = None, seed: int = 0
+    ):
         poems = read_poems(source, data_dir)
         self.size = len(poems)
         if self.size < 2:
-            raise CommandError(f"{source} holds {self.size} poems: at least two are needed, one to train on and one held out")
+            raise CommandError(
+                f"{source} holds {self.size} poems: at least two are needed, one to train on and one held out"
+            )
         poems = [poems[index] for index in np.random.default_rng(seed).permutation(self.size)]
         num_held_out = -(-self.size // 10)
         counts = Counter("".join(poems[num_held_out:]))
@@ -96,7 +100,7 @@ def held_out_poems(corpus: PoemCorpus, batch_size: int) -> Iterator[Batch]:
 
 
 def read_poems(source: str, data_dir: str | None = None) -> list[str]:
-    """Return the different poems of a collection, each in one line, those with gaps or unreadable characters left out."""
+    """Return the different poems of a collection, one line each, without those with gaps or unreadable characters."""
     if source == "builtin":
         files = [BUILTIN.read_bytes()]
     else:
@@ -109,7 +113,9 @@ def read_poems(source: str, data_dir: str | None = None) -> list[str]:
         try:
             texts = ["".join(entry["paragraphs"]) for entry in json.loads(content)]
         except (ValueError, KeyError, TypeError):
-            raise CommandError(f"{source} is not a collection of poems: JSON lists of entries with `paragraphs`") from None
+            raise CommandError(
+                f"{source} is not a collection of poems: JSON lists of entries with `paragraphs`"
+            ) from None
         poems += [text for text in (NOTES.sub("", text) for text in texts) if VERSE.fullmatch(text)]
     return list(dict.fromkeys(poems))
 
@@ -130,7 +136,7 @@ def _read_files(path: Path) -> list[bytes]:
 
 def _as_batch(rows: np.ndarray) -> Batch:
     length = (rows != IGNORED).sum(axis=1).max()
-    empty = np.full((-len(rows) % num_processes(), rows.shape[1]), IGNORED)  # so that all processes' shares are equal
-    rows = share(np.concatenate([rows, empty]))
+    empty = np.full((-len(rows) % world_size(), rows.shape[1]), IGNORED)  # so that all processes' shares are equal
+    rows = shard(np.concatenate([rows, empty]))
     numbers = torch.from_numpy(rows[:, :length].astype(np.int64)).t()  # (T + 1, B)
     return Batch(numbers[:-1].clamp(min=0), numbers[1:], fresh=True)

@@ -1,16 +1,15 @@
-"""Graphs whose nodes are to be classified: Zachary's karate club, built in, and the citation graphs Cora, CiteSeer and PubMed.
+"""Graphs for node classification: Zachary's karate club, built in, and the citation graphs Cora, CiteSeer and PubMed.
 
-    load_graph("cora")          files ind.cora.* under $DATA_DIR/planetoid, else fetched over https
+    load_graph("cora")          reads $DATA_DIR/planetoid/ind.cora.*, or downloads these files over https
 
-A paper cites papers of its own field, so the few labelled ones say something about their neighbours. The Planetoid files (Yang
-et al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in assets/planetoid.sha256, and even
-then it is read by an unpickler that can make arrays, lists and dictionaries and nothing else.
+Papers mostly cite papers of their own field, so the few labelled ones tell something about their neighbours. The
+Planetoid files (Yang et al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in
+assets/planetoid.sha256, and even then the unpickler that reads it can make only arrays, lists and dictionaries.
 """
 
-import hashlib
 import pickle
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -20,17 +19,18 @@ from torch import Tensor
 
 from common.data import find_data
 from common.errors import CommandError
-from common.machine import seeded_generator, short_path
+from common.machine import seeded_generator
+from common.paths import short_path
 from part3.graph import SparseMatrix, adjacency, identity
 
 CITATION_GRAPHS = ("cora", "citeseer", "pubmed")
 URL = "https://raw.githubusercontent.com/kimiyoung/planetoid/master/data/"
 CHECKSUMS = Path(__file__).resolve().parent / "assets" / "planetoid.sha256"
 PARTS = ("y", "tx", "ty", "allx", "ally", "graph", "test.index")
-TRAINING_NODES_A_CLASS, NUM_VALIDATION, NUM_TEST = 20, 500, 1000  # of Planetoid's split, and of random ones
+TRAINING_NODES_A_CLASS, NUM_VALIDATION, NUM_TEST = 20, 500, 1000  # in Planetoid's split, and in random ones
 
-# Zachary (1977), "An information flow model for conflict and fission in small groups": who met whom outside the club; members
-# counted from 0, each friendship under the smaller number.
+# Zachary (1977), "An information flow model for conflict and fission in small groups": who met whom outside the club.
+# Members are counted from 0; each friendship is listed under the smaller number.
 FRIENDS = {
     0: (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 17, 19, 21, 31),
     1: (2, 3, 7, 13, 17, 19, 21, 30),
@@ -65,14 +65,14 @@ WITH_THE_INSTRUCTOR = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 16, 17, 19, 21
 
 @dataclass
 class LabelledGraph:
-    """A graph of N nodes, and which of them are learnt from.
+    """A graph of N nodes, split into training, validation and test nodes.
 
     Attributes:
         A: (N, N) adjacency, symmetric, zeros and ones, without self-loops.
         features: (N, d), sparse; each row sums to 1, or is empty.
         labels: (N,) int64 classes; -1 where the class is not known.
         num_classes: K.
-        train, validation, test: node numbers.
+        train, validation, test: the numbers of the nodes in each.
     """
 
     name: str
@@ -89,15 +89,15 @@ def load_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
     """Return "karate", "cora", "citeseer" or "pubmed", with its public split.
 
     Raises:
-        CommandError: a file is not there and cannot be had, or is not the expected one.
+        CommandError: a file is not there and cannot be downloaded, or is not the expected one.
     """
     return karate_club() if name == "karate" else citation_graph(name, data_dir)
 
 
 def karate_club() -> LabelledGraph:
-    """Return the club: from the instructor's and the administrator's side alone, on which side did the others end up?
+    """Return the club: knowing only the instructor's and the administrator's sides, which did the others choose?
 
-    A member's features are its own number, one-hot. There are no members to validate on.
+    A member's features are its own number, one-hot. There are no validation nodes.
     """
     edges = torch.tensor([(member, friend) for member, friends in FRIENDS.items() for friend in friends]).t()
     labels = torch.ones(CLUB_SIZE, dtype=torch.int64)
@@ -115,14 +115,14 @@ def karate_club() -> LabelledGraph:
 
 
 def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
-    """Return a citation graph with Planetoid's split: 20 training nodes a class, 500 to validate on, 1,000 to test on.
+    """Return a citation graph with Planetoid's split: 20 training nodes a class, 500 validation and 1,000 test nodes.
 
-    15 nodes of CiteSeer, numbered among the test nodes, have no row in the files (the literature calls them isolated, though
-    other papers cite them). They keep their place in the graph, without features or class, and stay out of every split.
+    15 nodes of CiteSeer, numbered among the test nodes, have no row in the files (the literature calls them isolated,
+    though other papers cite them). They keep their place in the graph, without features or class, and are in no split.
     """
     y, tx, ty, allx, ally, graph, test = (read_part(name, part, data_dir) for part in PARTS)
     num_nodes = max(int(test.max()) + 1, len(ally) + len(ty))
-    rows = np.concatenate([np.arange(len(ally)), test])  # of allx and tx, one below the other
+    rows = np.concatenate([np.arange(len(ally)), test])  # the nodes to which the rows of allx, then of tx belong
     labels = torch.full((num_nodes,), -1)
     labels[torch.from_numpy(rows)] = torch.from_numpy(np.concatenate([ally, ty]).argmax(axis=1))
     edges = [(node, neighbour) for node, neighbours in graph.items() for neighbour in neighbours]
@@ -139,21 +139,23 @@ def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
 
 
 def random_split(graph: LabelledGraph, seed: int) -> LabelledGraph:
-    """Return the graph with training, validation and test nodes drawn anew, as many as in the public split."""
+    """Return the graph with random training, validation and test nodes, as many as in the public split."""
     order = torch.randperm(len(graph.labels), generator=seeded_generator(seed, "split"))
     order = order[graph.labels[order] >= 0]
     a_class = len(graph.train) // graph.num_classes
-    chosen = [order[graph.labels[order] == label][:a_class] for label in range(graph.num_classes)]
-    train = torch.cat(chosen)
+    train = torch.cat([order[graph.labels[order] == label][:a_class] for label in range(graph.num_classes)])
     others = order[~torch.isin(order, train)]
-    validation, test = others.split([len(graph.validation), len(others) - len(graph.validation)])
-    return LabelledGraph(
-        **{**vars(graph), "train": train, "validation": validation, "test": test[: len(graph.test)]},
-    )
+    validation, others = others[: len(graph.validation)], others[len(graph.validation) :]
+    return replace(graph, train=train, validation=validation, test=others[: len(graph.test)])
 
 
 def bags_of_words(matrices: list["CompressedRows"], rows: np.ndarray, num_nodes: int) -> SparseMatrix:
-    """Return (N, d) features, each row summing to 1, from matrices one below the other whose rows belong to nodes `rows`."""
+    """Return (N, d) features, each row summing to 1.
+
+    Args:
+        matrices: the counts of words, one below the other.
+        rows: the nodes to which their rows belong.
+    """
     counts = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
     node = torch.from_numpy(np.repeat(rows, counts)).long()
     word = torch.from_numpy(np.concatenate([matrix.indices for matrix in matrices])).long()
@@ -166,27 +168,25 @@ def read_part(name: str, part: str, data_dir: str | None = None):
     """Return the contents of the Planetoid file ind.<name>.<part>.
 
     Raises:
-        CommandError: the file cannot be had, or its sha256 is not the one expected.
+        CommandError: the file cannot be downloaded, or its sha256 is not the expected one.
     """
     file = f"ind.{name}.{part}"
     sums = dict(line.split()[::-1] for line in CHECKSUMS.read_text(encoding="utf-8").splitlines())
     path = find_data(f"planetoid/{file}", data_dir, URL + file, sums[file])
     content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sums[file]:
-        raise CommandError(f"{short_path(path)} is not the expected file (its sha256 differs): move it away to fetch it anew")
     if part == "test.index":
         return np.array(content.split(), dtype=np.int64)
     return PlanetoidUnpickler.load_bytes(content, short_path(path))
 
 
 class CompressedRows:
-    """What is read of a pickled `scipy.sparse.csr_matrix`: data, indices, indptr and _shape, without SciPy."""
+    """Stands for `scipy.sparse.csr_matrix`, so that SciPy is not needed: data, indices, indptr and _shape."""
 
 
 class PlanetoidUnpickler(pickle.Unpickler):
     """Reads what the Planetoid files hold: NumPy arrays, sparse matrices, and a dictionary of lists.
 
-    Whatever else a pickle names, be it a function to call or a class to make, is refused before anything is called.
+    A pickle that names any other function or class is refused before anything is called.
     """
 
     ADMITTED = {  # noqa: RUF012
@@ -208,7 +208,7 @@ class PlanetoidUnpickler(pickle.Unpickler):
         """Return what a pickle holds.
 
         Raises:
-            CommandError: it is damaged, or holds something else than these files need.
+            CommandError: it is damaged, or names something that these files do not need.
         """
         try:
             return cls(BytesIO(content), encoding="latin1", fix_imports=False).load()

@@ -1,18 +1,20 @@
 """The graph attention network of Veličković et al. (2018): the answer to question 3.5.
 
-Equation 28 sums over neighbours with equal weights. To attend, give each message a weight that depends on both its ends and let
-the weights of a node's neighbours, itself included, sum to one:
+Equation 28 sums over neighbours with equal weights. To attend, give each message a weight that depends on both its
+receiver and its sender, and let the weights that a node gives to its neighbours, itself included, sum to one:
 
-    e_ij = LeakyReLU(a_rᵀ Wᵀh_i + a_sᵀ Wᵀh_j)          how much node i cares for what j says
+    e_ij = LeakyReLU(a_rᵀ Wᵀh_i + a_sᵀ Wᵀh_j)          how important node j's message is to node i
     α_ij = exp(e_ij) / Σ_{k in N(i)} exp(e_ik)         a softmax over the neighbours of i
     h_i' = σ(Σ_{j in N(i)} α_ij Wᵀh_j)
 
-The softmax makes the weights independent of the number of neighbours, so it takes the place of the normalisation in equation
-27; a is shared by all edges, so the layer works on any graph and does not depend on the order of its nodes. Several such heads,
-each with its own W and a, look for different things.
+The weights sum to one however many neighbours there are, so the softmax takes the place of the normalisation in
+equation 27. All edges share a_r and a_s, so the layer works on any graph and does not depend on the order of its nodes.
+Several such heads, each with its own W, a_r and a_s, can attend to different things.
 
-N nodes, E edges and self-loops, K heads, d and n features before and, for each head, after a layer.
+N nodes; E edges and self-loops; K heads; d features before a layer and n for each head after it.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +25,16 @@ from part3.graph import SparseMatrix
 
 
 class GATLayer(nn.Module):
-    """K heads of attention over neighbours, side by side or averaged.
+    """K heads of attention over neighbours, concatenated or averaged.
 
     Args:
-        d, n: features of a node before and, for each head, after.
+        d: features of a node before the layer.
+        n: features of a node after it, for each head.
         heads: K.
         concatenate: return the heads' outputs side by side, (N, K n); else their mean, (N, n).
-        dropout: probability with which, in training, a node sends a feature as 0 and a neighbour is not listened to.
-        negative_slope: of the LeakyReLU.
+        dropout: probability with which a feature of a message, or an attention weight, is set to 0 in training.
+        negative_slope: slope of the LeakyReLU below 0.
+        generator: random stream of the weights (Glorot, uniform).
     """
 
     def __init__(
@@ -45,24 +49,36 @@ class GATLayer(nn.Module):
     ):
         super().__init__()
         self.heads, self.concatenate, self.dropout, self.negative_slope = heads, concatenate, dropout, negative_slope
-        self.W = nn.Parameter(glorot(d, heads * n, generator))
-        self.a_receiver = nn.Parameter(glorot(heads, n, generator))
-        self.a_sender = nn.Parameter(glorot(heads, n, generator))
-        self.b = nn.Parameter(torch.zeros(heads * n if concatenate else n))
+        self.W = nn.Parameter(torch.empty(d, heads * n))
+        self.a_receiver = nn.Parameter(torch.empty(heads, n))
+        self.a_sender = nn.Parameter(torch.empty(heads, n))
+        self.b = nn.Parameter(torch.empty(heads * n if concatenate else n))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew; the bias is zero again."""
+        for weight in (self.W, self.a_receiver, self.a_sender):
+            weight.copy_(glorot(*weight.shape, generator))
+        self.b.zero_()
 
     def forward(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
-        """Return (N, K n) or (N, n) from (N, d) features; A (N, N) says who hears whom, its values do not matter.
+        """Return (N, K n) or (N, n) from (N, d) features.
 
-        A node that hears nobody, not even itself, gets the bias alone.
+        An entry A_ij of the (N, N) adjacency lets node i receive from node j; its value does not matter. A node that
+        receives from no node, not even itself, gets the bias alone.
         """
         WH = (H @ self.W).unflatten(1, (self.heads, -1))  # (N, K, n)
         alpha = F.dropout(self.attention(A, WH), self.dropout, self.training)  # (E, K)
         WH = F.dropout(WH, self.dropout, self.training)
-        heads = [A.with_values(weights) @ sent for weights, sent in zip(alpha.t().contiguous().unbind(), WH.unbind(dim=1))]
-        return (torch.cat(heads, dim=1) if self.concatenate else torch.stack(heads).mean(dim=0)) + self.b
+        weights = alpha.t().contiguous().unbind()  # K times (E,)
+        messages = WH.unbind(dim=1)  # K times (N, n)
+        heads = [A.with_values(weights[k]) @ messages[k] for k in range(self.heads)]
+        combined = torch.cat(heads, dim=1) if self.concatenate else torch.stack(heads).mean(dim=0)
+        return combined + self.b
 
     def attention(self, A: SparseMatrix, WH: Tensor) -> Tensor:
-        """Return (E, K) weights in the order of A's entries: what each edge's receiver makes of its sender."""
+        """Return (E, K) weights α in the order of A's entries, from (N, K, n) transformed features."""
         from_receiver = (WH * self.a_receiver).sum(dim=2).index_select(0, A.rows)  # (E, K)
         from_sender = (WH * self.a_sender).sum(dim=2).index_select(0, A.columns)
         return softmax_of_rows(A, F.leaky_relu(from_receiver + from_sender, self.negative_slope))
@@ -73,14 +89,17 @@ class GATLayer(nn.Module):
 
 
 class GAT(nn.Module):
-    """GAT layers with ELU between them; dropout on what enters each, on attention and on messages.
+    """GAT layers with ELU between them; dropout on each layer's input, on attention and on messages.
 
-    >>> model = GAT([1433, 8, 7], heads=8)              # the paper's network for Cora: 8 heads of 8 features, then one head
-    >>> logits = model(A, features)                     # (N, 7); A with self-loops
+    >>> model = GAT([1433, 8, 7], heads=8)      # the paper's network for Cora: 8 heads of 8 features, then one head
+    >>> logits = model(A, features)             # (N, 7); A with self-loops
 
     Args:
-        sizes: features of a node before the first layer and after each, for each head.
-        heads: of every layer but the last, whose `output_heads` are averaged.
+        sizes: features of a node before the first layer and, for each head, after each layer.
+        heads: number of heads of every layer but the last.
+        output_heads: number of heads of the last layer, which are averaged.
+        dropout: probability with which an entry is set to 0 in training.
+        generator: random stream of the weights.
     """
 
     def __init__(
@@ -100,20 +119,30 @@ class GAT(nn.Module):
         self.layers = nn.ModuleList([*layers, output])
 
     def forward(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
-        """Return (N, K) logits from who hears whom, (N, N), and (N, d) features."""
+        """Return (N, K) logits for K classes from the (N, N) adjacency with self-loops and (N, d) features."""
         return self.layers[-1](A, drop(self.embed(A, H), self.dropout, self.training))
 
     def embed(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
-        """Return what enters the last layer: each node's learnt features, the heads' side by side."""
+        """Return the input of the last layer: each node's learnt features, those of the heads side by side."""
         for layer in self.layers[:-1]:
             H = F.elu(layer(A, drop(H, self.dropout, self.training)))
         return H
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew."""
+        for layer in self.layers:
+            layer.reset_parameters(generator)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return what an optimizer takes, with weight decay on all layers, as in the paper (section 3.3)."""
+        return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
+
 
 def softmax_of_rows(A: SparseMatrix, scores: Tensor) -> Tensor:
-    """Return the (E, K) softmax of scores over each row's entries; the row's largest is taken off first, against overflow."""
+    """Return the softmax of (E, K) scores over the entries of each row of A."""
     rows = A.rows[:, None].expand_as(scores)
-    largest = scores.new_full((A.shape[0], scores.shape[1]), -torch.inf).scatter_reduce(0, rows, scores.detach(), "amax")
+    largest = scores.new_full((A.shape[0], scores.shape[1]), -torch.inf)
+    largest = largest.scatter_reduce(0, rows, scores.detach(), "amax")  # subtracted so that exp does not overflow
     exponentials = (scores - largest[A.rows]).exp()
     totals = torch.zeros_like(largest).index_add(0, A.rows, exponentials)
     return exponentials / totals[A.rows]

@@ -1,13 +1,14 @@
 """The graph convolutional network of Kipf and Welling (2017), from equation 18.
 
-H' = σ(Â H W): every node's features are transformed by the same W, and each node sums what its neighbours and itself then
-hold, weighted by Â. Seen from node i (equation 27) that is message passing: node j sends Wᵀ h_j / √(D_ii D_jj) along each of
-its edges, and node i adds up what arrives (question 3.1). `GCNLayer` does it in both ways.
+H' = σ(Â H W): every node's features are transformed by the same W, and each node then adds up those of its neighbours
+and its own, weighted by Â. Seen from node i (equation 27) this is message passing: node j sends Wᵀ h_j / √(D_ii D_jj)
+along each of its edges, and node i sums the messages that it receives (question 3.1). `GCNLayer` does it in both ways.
 
 N nodes, d and n features before and after a layer.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from part3.graph import SparseMatrix
 
 
 class GCNLayer(nn.Module):
-    """Â H W + b, equation 18 before its nonlinearity; b is the usual addition to the equation and starts at zero.
+    """Â H W + b, equation 18 before its nonlinearity; the bias b, which the equation leaves out, starts at zero.
 
     Args:
         d, n: features of a node before and after.
@@ -26,15 +27,22 @@ class GCNLayer(nn.Module):
 
     def __init__(self, d: int, n: int, generator: torch.Generator | None = None):
         super().__init__()
-        self.W = nn.Parameter(glorot(d, n, generator))
-        self.b = nn.Parameter(torch.zeros(n))
+        self.W = nn.Parameter(torch.empty(d, n))
+        self.b = nn.Parameter(torch.empty(n))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the weights anew; the bias is zero again."""
+        self.W.copy_(glorot(*self.W.shape, generator))
+        self.b.zero_()
 
     def forward(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
         """Return (N, n) from the normalised (N, N) adjacency and (N, d) features, dense or sparse."""
-        return A_hat @ (H @ self.W) + self.b  # narrow first: with n < d the product over the edges costs less
+        return A_hat @ (H @ self.W) + self.b  # H W first: with n < d the product over the edges costs less
 
     def pass_messages(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
-        """Return the same as `forward`, node by node as equation 27 reads: messages along edges, summed where they arrive."""
+        """Return the same as `forward`, computed as equation 27 reads: each node sums the messages that it receives."""
         receiver, sender = A_hat.rows, A_hat.columns
         message = A_hat.values[:, None] * (H @ self.W)[sender]  # (E, n)
         received = torch.zeros(A_hat.shape[0], message.shape[1], dtype=message.dtype, device=message.device)
@@ -52,7 +60,7 @@ class GCN(nn.Module):
 
     Args:
         sizes: features of a node before the first layer and after each; L + 1 numbers for L layers.
-        dropout: probability with which an entry of a layer's input is left out in training.
+        dropout: probability with which an entry of a layer's input is set to 0 in training.
     """
 
     def __init__(self, sizes: list[int], dropout: float = 0.5, generator: torch.Generator | None = None):
@@ -65,14 +73,26 @@ class GCN(nn.Module):
         return self.layers[-1](A_hat, drop(self.embed(A_hat, H), self.dropout, self.training))
 
     def embed(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
-        """Return what enters the last layer: each node's (N, n) learnt features."""
+        """Return the input of the last layer: each node's learnt features, (N, n)."""
         for layer in self.layers[:-1]:
             H = torch.relu(layer(A_hat, drop(H, self.dropout, self.training)))
         return H
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew."""
+        for layer in self.layers:
+            layer.reset_parameters(generator)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return what an optimizer takes, with weight decay on the first layer only, as in the paper (section 5.2)."""
+        return [
+            {"params": list(self.layers[0].parameters()), "weight_decay": weight_decay},
+            {"params": list(self.layers[1:].parameters()), "weight_decay": 0.0},
+        ]
+
 
 def drop(H: Tensor | SparseMatrix, probability: float, training: bool) -> Tensor | SparseMatrix:
-    """Return H with entries set to 0 with this probability and the others scaled up; zeros of a sparse H need no draw."""
+    """Return H with dropout; in a sparse H only the entries that are listed need a random number."""
     if isinstance(H, SparseMatrix):
         return H.with_values(F.dropout(H.values, probability, training))
     return F.dropout(H, probability, training)

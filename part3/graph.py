@@ -1,21 +1,22 @@
-"""A graph as a sparse matrix: adjacency, its normalisations (equations 19-21), and how far nodes are apart.
+"""A graph as a sparse matrix: adjacency, its normalisations (equations 19-21), and distances between nodes.
 
-A_ij = 1 where an edge leads from node j to node i, so that (A H)_i sums what node i's neighbours hold: one product with A is
-one round of messages. A graph of N nodes has few of the N² possible edges; `SparseMatrix` keeps only those, and its product
-with a dense matrix, forward and backward, costs one multiplication for each edge and column.
+A_ij = 1 where an edge leads from node j to node i, so that (A H)_i is the sum of the features of node i's neighbours:
+one product with A is one round of messages. Most graphs of N nodes have few of the N² possible edges; `SparseMatrix`
+stores only those. Its product with a dense matrix, and the backward pass of it, cost one multiplication for each edge
+and column.
 
 N nodes, E edges, d features.
 """
+
+import copy
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.errors import CommandError
-
 
 class SparseMatrix:
-    """A matrix whose entries other than zero are listed row by row.
+    """A matrix of which only the entries other than zero are kept, sorted by row and column.
 
     >>> A = SparseMatrix(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([2.0, 3.0]), (2, 2))
     >>> (A @ torch.eye(2)).tolist()
@@ -23,33 +24,34 @@ class SparseMatrix:
 
     Args:
         rows, columns: (E,) int64, in any order; entries at the same place are added.
-        values: (E,), the entries; a product passes gradients on to `with_values` ones.
+        values: (E,), the entries; gradients flow only to those set by `with_values`.
         shape: numbers of rows and columns.
 
     Raises:
-        CommandError: an index lies outside the shape.
+        ValueError: an index lies outside the shape.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
         for name, index, size in (("row", rows, shape[0]), ("column", columns, shape[1])):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
-                raise CommandError(f"a {name} index lies outside 0 to {size - 1}: {int(index.min())} to {int(index.max())}")
+                found = f"{int(index.min())} to {int(index.max())}"
+                raise ValueError(f"{name} indices must lie between 0 and {size - 1}, not {found}")
         places, position = (rows * shape[1] + columns).unique(return_inverse=True)  # sorted: row by row
         self.rows, self.columns, self.shape = places // shape[1], places % shape[1], tuple(shape)
         self.values = values.new_zeros(len(places)).index_add(0, position, values)
         self._prepare()
 
     def _prepare(self) -> None:
-        """Find where each row begins, and the same for the transposed matrix, which the backward pass multiplies with."""
+        """Find where each row begins, also of the transposed matrix, by which the backward pass multiplies."""
         self._begins = row_begins(self.rows, self.shape[0])
         self._transposed_order = self.columns.argsort(stable=True)
         self._transposed_columns = self.rows[self._transposed_order]
         self._transposed_begins = row_begins(self.columns[self._transposed_order], self.shape[1])
 
     def with_values(self, values: Tensor) -> "SparseMatrix":
-        """Return the matrix with other entries at the same places, (E,), which may carry a gradient."""
-        other = object.__new__(SparseMatrix)
-        other.__dict__ = {**self.__dict__, "values": values}
+        """Return the matrix with other (E,) entries at the same places; they may require a gradient."""
+        other = copy.copy(self)
+        other.values = values
         return other
 
     def __matmul__(self, X: Tensor) -> Tensor:
@@ -61,11 +63,11 @@ class SparseMatrix:
         return SparseMatrix(self.columns, self.rows, self.values, self.shape[::-1])
 
     def row_sums(self) -> Tensor:
-        """Return (rows,) sums of the entries."""
+        """Return the (rows,) sums of each row's entries."""
         return self.values.new_zeros(self.shape[0]).index_add(0, self.rows, self.values)
 
     def to_dense(self) -> Tensor:
-        """Return the matrix with its zeros written out."""
+        """Return the matrix as a tensor with all its zeros."""
         dense = self.values.new_zeros(self.shape)
         dense[self.rows, self.columns] = self.values
         return dense
@@ -74,10 +76,10 @@ class SparseMatrix:
         """Return the matrix on another device, or with values of another type."""
         if isinstance(device_or_dtype, torch.dtype):
             return self.with_values(self.values.to(device_or_dtype))
-        other = object.__new__(SparseMatrix)
-        other.__dict__ = {
-            name: part.to(device_or_dtype) if isinstance(part, Tensor) else part for name, part in self.__dict__.items()
-        }
+        other = copy.copy(self)
+        for name, part in vars(self).items():
+            if isinstance(part, Tensor):
+                setattr(other, name, part.to(device_or_dtype))
         return other
 
     def __repr__(self) -> str:
@@ -85,9 +87,9 @@ class SparseMatrix:
 
 
 class _Product(torch.autograd.Function):
-    """Y = A X. An embedding bag is just that: for each row i of A, the sum over its entries of A_ij X_j.
+    """Y = A X, computed as an embedding bag: for each row i of A, the sum over its entries of A_ij X_j.
 
-    With G = dL/dY: dL/dX = Aᵀ G, and dL/dA_ij = G_i · X_j at the places where A has an entry.
+    With G = dL/dY, dL/dX = Aᵀ G, and dL/dA_ij = G_i · X_j at the places where A has an entry.
     """
 
     @staticmethod
@@ -108,23 +110,26 @@ class _Product(torch.autograd.Function):
 
 
 def weighted_sums(X: Tensor, index: Tensor, begins: Tensor, weights: Tensor) -> Tensor:
-    """Return row i = sum over e from begins[i] to begins[i + 1] of weights[e] X[index[e]]."""
+    """Return Y with rows Y_i = sum over e from begins[i] to begins[i + 1] - 1 of weights[e] X[index[e]]."""
     return F.embedding_bag(index, X, begins, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 def row_begins(rows: Tensor, num_rows: int) -> Tensor:
-    """Return (num_rows + 1,): where each row's entries begin in the sorted (E,) `rows`, and where the last row's end."""
+    """Return (num_rows + 1,): where each row's entries begin in the sorted (E,) `rows`, and at the end E."""
     return torch.searchsorted(rows, torch.arange(num_rows + 1, device=rows.device))
 
 
 def adjacency(edges: Tensor, num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix:
     """Return A of the undirected graph with these edges: symmetric, zeros and ones, with an empty diagonal.
 
-    Edges may be given once or in both directions, or several times; loops from a node to itself are dropped, since
-    `add_self_loops` gives one to each.
+    An edge may be given once, in both directions, or several times. Loops from a node to itself are dropped;
+    `add_self_loops` gives one to each node.
 
     Args:
         edges: (2, E) int64 node numbers.
+
+    Raises:
+        ValueError: there is no node of that number.
     """
     edges = edges[:, edges[0] != edges[1]]
     edges = torch.cat([edges, edges.flip(0)], dim=1)
@@ -133,7 +138,7 @@ def adjacency(edges: Tensor, num_nodes: int, dtype: torch.dtype = torch.float32)
 
 
 def identity(num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix:
-    """Return the (N, N) identity: a graph without edges, in which every node hears only itself."""
+    """Return the (N, N) identity: a graph without edges, in which every node receives its own message only."""
     diagonal = torch.arange(num_nodes)
     return SparseMatrix(diagonal, diagonal, torch.ones(num_nodes, dtype=dtype), (num_nodes, num_nodes))
 
@@ -141,15 +146,18 @@ def identity(num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix
 def add_self_loops(A: SparseMatrix) -> SparseMatrix:
     """Return A + I_N (equation 20)."""
     diagonal = torch.arange(A.shape[0], device=A.rows.device)
-    ones = A.values.new_ones(A.shape[0])
-    return SparseMatrix(torch.cat([A.rows, diagonal]), torch.cat([A.columns, diagonal]), torch.cat([A.values, ones]), A.shape)
+    rows, columns = torch.cat([A.rows, diagonal]), torch.cat([A.columns, diagonal])
+    return SparseMatrix(rows, columns, torch.cat([A.values, A.values.new_ones(A.shape[0])]), A.shape)
 
 
 def normalise(A: SparseMatrix, how: str = "symmetric") -> SparseMatrix:
-    """Return A divided by the degrees D_ii = sum_j A_ij (equation 21); a row of zeros stays one.
+    """Return A divided by the degrees D_ii = sum_j A_ij (equation 21); a row of zeros remains a row of zeros.
 
     Args:
-        how: "symmetric", D^-1/2 A D^-1/2 (equation 19), or "random_walk", D^-1 A, whose rows are means over neighbours.
+        how: "symmetric", D^-1/2 A D^-1/2 (equation 19), or "random_walk", D^-1 A, which takes means over neighbours.
+
+    Raises:
+        ValueError: another `how`.
     """
     degree = A.row_sums()
     if how == "symmetric":
@@ -157,11 +165,11 @@ def normalise(A: SparseMatrix, how: str = "symmetric") -> SparseMatrix:
         return A.with_values(A.values * scale[A.rows] * scale[A.columns])
     if how == "random_walk":
         return A.with_values(A.values * torch.where(degree > 0, 1 / degree, 0)[A.rows])
-    raise ValueError(f"normalisation is symmetric or random_walk, not {how}")
+    raise ValueError(f"the normalisation must be symmetric or random_walk, not {how}")
 
 
 def distances(A: SparseMatrix, node: int) -> Tensor:
-    """Return (N,) int64: how many hops each node is from `node`, by breadth-first search; -1 where no path leads."""
+    """Return (N,) int64: each node's distance from `node` in hops, by breadth-first search; -1 without a path."""
     distance = torch.full((A.shape[0],), -1)
     frontier = torch.tensor([node])
     hops = 0

@@ -1,11 +1,11 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of ten kinds of things, 32 x 32 pixels each, and a small set of our own.
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour images of 10 classes, 32 x 32 pixels each, and a small set of drawn shapes.
 
     load_images("cifar10")       from $DATA_DIR/cifar10, else the official archive is fetched over https
     load_images("synthetic")     coloured shapes, drawn here: no download
 
-Looked for in $DATA_DIR/cifar10, in this order: the official binary archive cifar-10-binary.tar.gz; a zip of images,
-cifar10_jpg.zip, with members train/CLASS/NAME.jpg and test/CLASS/NAME.jpg; folders train/ and test/ of the same kind. JPEG
-copies are lossy, and the name of such a set says so. What was decoded once is kept under data/images.
+In $DATA_DIR/cifar10 the first of these is taken: the official binary archive cifar-10-binary.tar.gz; a zip of images,
+cifar10_jpg.zip, with members train/CLASS/NAME.jpg and test/CLASS/NAME.jpg; folders train/ and test/ of the same layout.
+JPEG copies are lossy, and the name of such a set says so. Decoded images are cached under data/images.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,24 +25,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from common.data import data_path, find_data
-from common.distributed import num_processes, share
+from common.data import cached_tensors, data_path, find_data
+from common.distributed import shard, world_size
 from common.errors import CommandError
-from common.machine import ROOT, seeded_generator, short_path
-from common.run_folder import write_atomically
+from common.machine import seeded_generator
+from common.paths import ROOT, short_path
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32  # pixels
 DATASETS = ("cifar10", "synthetic")
 ARCHIVE = "cifar10/cifar-10-binary.tar.gz"
+ZIP = "cifar10_jpg.zip"
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 BATCHES = {"train": [f"data_batch_{k}.bin" for k in range(1, 6)], "test": ["test_batch.bin"]}
 IMAGE = re.compile(r"(?:.*/)?(train|test)/([^/]+)/[^/]+\.(jpe?g|png)", re.IGNORECASE)
 CACHE = ROOT / "data" / "images"
-FORMAT = 1  # of the cache; to be raised with any change to what is made of a source
-VALIDATION_SHARE = 10  # one in so many training images is validated on
-PADDING = 4  # pixels, of the random crop
+FORMAT = 1  # of the cache; raise it whenever the same source is decoded differently
+VALIDATION_SHARE = 10  # one in so many training images is for validation
+PADDING = 4  # pixels that a training image is shifted by at most
 
 SHAPES = "disk, ring, square, frame, triangle, plus, cross, rows, columns, checkerboard".split(", ")
 NUM_SYNTHETIC = {"train": 5_000, "test": 1_000}
@@ -71,9 +72,9 @@ class ImageData:
     """A set of images, split.
 
     Attributes:
-        name: what it is, for whoever reports a number: "CIFAR-10", "CIFAR-10 as JPEG" (lossy copies), "synthetic shapes".
-        mean, std: (3,) of the training pixels' channels, on the scale of 0 to 1.
-        checksum: of all its pixels and labels.
+        name: to be reported with every result: "CIFAR-10", "CIFAR-10 as JPEG" (lossy copies) or "synthetic shapes".
+        mean, std: (3,) of the training pixels' channels, on a scale from 0 to 1.
+        checksum: of all pixels and labels.
     """
 
     name: str
@@ -86,15 +87,15 @@ class ImageData:
 
 
 def load_images(dataset: str, data_dir: str | None = None, num_train: int | None = None) -> ImageData:
-    """Return "cifar10" or "synthetic": in memory, a tenth of the training images set aside to validate on.
+    """Return "cifar10" or "synthetic", with a tenth of the training images set aside for validation.
 
     The split is the same for every run, so that runs can be compared.
 
     Args:
-        num_train: take only so many of the training images, drawn at random; always the same ones.
+        num_train: use only this many of the training images, drawn at random, always the same ones.
 
     Raises:
-        CommandError: the images cannot be had, or are not what they should be; or there are fewer than asked for.
+        CommandError: the images cannot be had, are damaged or not CIFAR-10, or there are fewer than `num_train`.
     """
     name, parts = draw_shapes() if dataset == "synthetic" else read_cifar10(data_dir)
     order = torch.randperm(len(parts["train"].labels), generator=seeded_generator(0, "split"))
@@ -106,7 +107,8 @@ def load_images(dataset: str, data_dir: str | None = None, num_train: int | None
         raise CommandError(f"--num_train {num_train} is more than the {len(train):,} training images there are")
     train = parts["train"].take(train[:num_train])
     validation = parts["train"].take(validation)
-    return ImageData(name, train, validation, parts["test"], *channel_statistics(train.pixels), checksum_of(parts))
+    mean, std = channel_statistics(train.pixels)
+    return ImageData(name, train, validation, parts["test"], mean, std, checksum_of(parts))
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -114,17 +116,18 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         pixels: (B, 3, H, W) of any type, on any device.
-        generator: on the CPU, so that every device sees the same images. Of several processes, which hold equal shares of a
-            batch, each draws for the whole batch.
+        generator: on the CPU, so that every device sees the same images. Of several processes, which hold equal shards
+            of a batch, each draws for the whole batch.
     """
     B, _, H, W = pixels.shape
-    dy, dx = torch.randint(2 * PADDING + 1, (2, B * num_processes(), 1), generator=generator)
-    mirrored = torch.rand(B * num_processes(), 1, generator=generator) < 0.5
-    dy, dx, mirrored = share(dy), share(dx), share(mirrored)
-    y, x = dy + torch.arange(H), dx + torch.where(mirrored, torch.arange(W).flip(0), torch.arange(W))  # (B, H), (B, W)
-    y, x, b = (index.to(pixels.device) for index in (y, x, torch.arange(B)))
+    dy, dx = torch.randint(2 * PADDING + 1, (2, B * world_size(), 1), generator=generator)
+    mirrored = torch.rand(B * world_size(), 1, generator=generator) < 0.5
+    columns = torch.where(shard(mirrored), torch.arange(W).flip(0), torch.arange(W))  # (B, W)
+    b = torch.arange(B).to(pixels.device)[:, None, None]
+    y = (shard(dy) + torch.arange(H)).to(pixels.device)[:, :, None]  # (B, H, 1)
+    x = (shard(dx) + columns).to(pixels.device)[:, None, :]  # (B, 1, W)
     padded = F.pad(pixels, (PADDING,) * 4)
-    return padded[b[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)  # indexing gives (B, H, W, 3)
+    return padded[b, :, y, x].permute(0, 3, 1, 2)  # indexing gives (B, H, W, 3)
 
 
 def to_unit(pixels: Tensor) -> Tensor:
@@ -138,65 +141,84 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def channel_statistics(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (3,) of the channels of uint8 pixels, on the scale of 0 to 1."""
+    """Return mean and standard deviation (3,) of the channels of uint8 pixels, on a scale from 0 to 1.
+
+    The standard deviation is at least 1/255, for images of one colour too.
+    """
     value = torch.arange(256, dtype=torch.float64) / 255
-    share = torch.stack([pixels[:, c].flatten().bincount(minlength=256) for c in range(3)]) / pixels[:, 0].numel()
-    mean = share.double() @ value
-    std = (share.double() * (value - mean[:, None]).square()).sum(dim=1).sqrt()
-    return mean.float(), std.clamp(min=1 / 255).float()  # of images of one colour as well
+    counts = torch.stack([pixels[:, c].flatten().bincount(minlength=256) for c in range(3)])  # (3, 256)
+    frequency = (counts / pixels[:, 0].numel()).double()
+    mean = frequency @ value
+    std = (frequency * (value - mean[:, None]).square()).sum(dim=1).sqrt()
+    return mean.float(), std.clamp(min=1 / 255).float()
 
 
 def read_cifar10(data_dir: str | None = None) -> tuple[str, dict[str, Images]]:
     """Return the name of the set, and its train and test images; decoded once, then taken from a cache.
 
     Raises:
-        CommandError: there is none and it cannot be fetched, or it is damaged, or holds other images than it should.
+        CommandError: there is none and it cannot be fetched, or it is damaged or not CIFAR-10.
     """
-    archive, folder = data_path(ARCHIVE, data_dir), data_path("cifar10", data_dir)
-    source = next((path for path in (archive, folder / "cifar10_jpg.zip") if path.is_file()), None)
-    if source is None and (folder / "train").is_dir():
-        source = folder
-    if source is None:
-        try:
-            source = find_data(ARCHIVE, data_dir, URL, SHA256)
-        except CommandError as error:
-            raise CommandError(f"{error}; --dataset synthetic needs no download") from None
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source is folder else [source]
+    source, folder = find_cifar10(data_dir), data_path("cifar10", data_dir)
+    files = files_below(source) if source.is_dir() else [source]
     stats = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    cached = CACHE / f"{hashlib.sha256(repr((FORMAT, str(folder.resolve()), stats)).encode()).hexdigest()[:32]}.pt"
-    if (found := load_cached(cached)) is not None:
-        return found
-    if source == archive:
-        name, parts = "CIFAR-10", read_archive(source)
-    elif source is folder:
-        names = [path.relative_to(folder).as_posix() for path in files]
-        name, parts = read_image_files(short_path(folder), names, lambda name: (folder / name).read_bytes())
-    else:
-        try:
-            with zipfile.ZipFile(source) as file:
-                name, parts = read_image_files(short_path(source), file.namelist(), file.read)
-        except zipfile.BadZipFile as error:
-            raise CommandError(f"{short_path(source)} is damaged ({error}): move it away, or copy it anew") from None
-    buffer = io.BytesIO()
-    torch.save({"name": name, "checksum": checksum_of(parts), **{part: tuple(parts[part]) for part in BATCHES}}, buffer)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(cached, buffer.getvalue())
-    return name, parts
+    key = hashlib.sha256(repr((FORMAT, str(folder.resolve()), stats)).encode()).hexdigest()[:32]
+
+    def decoded() -> dict[str, Any]:
+        name, parts = decode_source(source)
+        return {"name": name, **{part: tuple(parts[part]) for part in BATCHES}}
+
+    content = cached_tensors(CACHE / f"{key}.pt", decoded)
+    return content["name"], {part: Images(*content[part]) for part in BATCHES}
+
+
+def find_cifar10(data_dir: str | None = None) -> Path:
+    """Return the official archive, the zip of images or the folder of images; fetch the archive where there is none.
+
+    Raises:
+        CommandError: the archive is not the official one, or cannot be fetched.
+    """
+    folder = data_path("cifar10", data_dir)
+    if not data_path(ARCHIVE, data_dir).is_file():
+        if (folder / ZIP).is_file():
+            return folder / ZIP
+        if (folder / "train").is_dir():
+            return folder
+    try:
+        return find_data(ARCHIVE, data_dir, URL, SHA256)
+    except CommandError as error:
+        raise CommandError(f"{error}; --dataset synthetic needs no download") from None
+
+
+def files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def decode_source(source: Path) -> tuple[str, dict[str, Images]]:
+    """Return the name of the set, and its train and test images, from what `find_cifar10` returned.
+
+    Raises:
+        CommandError: it is damaged, or not CIFAR-10.
+    """
+    if source.is_dir():
+        names = [path.relative_to(source).as_posix() for path in files_below(source)]
+        return read_image_files(short_path(source), names, lambda name: (source / name).read_bytes())
+    if source.name != ZIP:
+        return "CIFAR-10", read_archive(source)
+    try:
+        with zipfile.ZipFile(source) as file:
+            return read_image_files(short_path(source), file.namelist(), file.read)
+    except zipfile.BadZipFile as error:
+        raise CommandError(f"{short_path(source)} is damaged ({error}): move it away, or copy it again") from None
 
 
 def read_archive(path: Path) -> dict[str, Images]:
-    """Return the train and test images of the official archive. Nothing is unpacked: six members are read, by their names.
+    """Return the train and test images of the official archive. Nothing is unpacked: six members are read by name.
 
     A record is one byte of label and 3 x 32 x 32 bytes of red, green and blue pixels, row by row.
-
-    Raises:
-        CommandError: the file is not the official one.
     """
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise CommandError(f"{short_path(path)} is not the official archive (its sha256 differs): move it away to fetch it")
     parts = {}
-    with tarfile.open(fileobj=io.BytesIO(content)) as file:
+    with tarfile.open(path) as file:
         for part, names in BATCHES.items():
             records = b"".join(file.extractfile(f"cifar-10-batches-bin/{name}").read() for name in names)
             table = torch.from_numpy(np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * SIDE * SIDE).copy())
@@ -209,29 +231,30 @@ def read_image_files(where: str, names: list[str], read: Callable[[str], bytes])
 
     Args:
         where: the folder or zip, for messages.
-        names: of the files; those that are no images in train/CLASS/ or test/CLASS/ are passed over.
-        read: gives the content of a file.
+        names: of the files; those that are not images in train/CLASS/ or test/CLASS/ are skipped.
+        read: returns the content of a file.
 
     Raises:
-        CommandError: a class is missing, or unknown; a file is damaged, or is no image of 32 x 32 pixels.
+        CommandError: a class is missing or unknown, or a file is damaged or not an image of 32 x 32 pixels.
     """
     found = sorted((match[1].lower(), match[2], name) for name in names if (match := IMAGE.fullmatch(name)))
     for part in BATCHES:
-        classes = {label for where_from, label, _ in found if where_from == part}
-        for label in CLASSES:
-            if label not in classes:
-                raise CommandError(f"{where} has no images in {part}/{label}: CIFAR-10 has the classes {', '.join(CLASSES)}")
+        classes = {label for its_part, label, _ in found if its_part == part}
+        if missing := [label for label in CLASSES if label not in classes]:
+            all_classes = ", ".join(CLASSES)
+            raise CommandError(f"{where} has no images in {part}/{missing[0]}: CIFAR-10 has the classes {all_classes}")
         if unknown := sorted(classes - set(CLASSES)):
-            raise CommandError(f"{where} has images in {part}/{unknown[0]}, which is no class of CIFAR-10")
-    pixels, labels = {part: [] for part in BATCHES}, {part: [] for part in BATCHES}
+            raise CommandError(f"{where} has images in {part}/{unknown[0]}, which is not a class of CIFAR-10")
+    pixels = {part: [] for part in BATCHES}
+    labels = {part: [] for part in BATCHES}
     for part, label, name in tqdm(found, desc="decoding images", unit="image", disable=None, leave=False):
         pixels[part].append(decode(read(name), f"{where}: {name}"))
         labels[part].append(CLASSES.index(label))
     lossy = any(not name.lower().endswith(".png") for _, _, name in found)
-    parts = {
-        part: Images(torch.from_numpy(np.stack(pixels[part])).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels[part]))
-        for part in BATCHES
-    }
+    parts = {}
+    for part in BATCHES:
+        stacked = torch.from_numpy(np.stack(pixels[part]))  # (N, 32, 32, 3)
+        parts[part] = Images(stacked.permute(0, 3, 1, 2).contiguous(), torch.tensor(labels[part]))
     return "CIFAR-10 as JPEG" if lossy else "CIFAR-10", parts
 
 
@@ -246,20 +269,10 @@ def decode(content: bytes, name: str) -> np.ndarray:
             width, height = image.size  # from the header, before anything is decoded
             pixels = np.asarray(image.convert("RGB")) if (width, height) == (SIDE, SIDE) else None
     except Exception as error:  # Pillow raises many types for damaged files
-        raise CommandError(f"{name} is damaged or no image ({type(error).__name__})") from None
+        raise CommandError(f"{name} is damaged or not an image ({type(error).__name__})") from None
     if pixels is None:
         raise CommandError(f"{name} has {width} x {height} pixels, not {SIDE} x {SIDE}")
     return pixels
-
-
-def load_cached(path: Path) -> tuple[str, dict[str, Images]] | None:
-    """Return what was decoded before; None where there is nothing, or it is damaged."""
-    try:
-        content = torch.load(path, weights_only=True)
-        parts = {part: Images(*content[part]) for part in BATCHES}
-        return (content["name"], parts) if content["checksum"] == checksum_of(parts) else None
-    except Exception:  # torch.load raises many types; the source is there, and is decoded anew
-        return None
 
 
 def checksum_of(parts: dict[str, Images]) -> str:
@@ -271,7 +284,7 @@ def checksum_of(parts: dict[str, Images]) -> str:
 
 
 def draw_shapes() -> tuple[str, dict[str, Images]]:
-    """Return the synthetic set: ten kinds of shapes, of random colours, sizes and places, with a little noise."""
+    """Return the name and images of the synthetic set: ten shapes of random colour, size and place, and some noise."""
     parts = {}
     for part, number in NUM_SYNTHETIC.items():
         generator = seeded_generator(0, f"shapes {part}")

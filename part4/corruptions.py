@@ -1,9 +1,9 @@
-"""Four ways to spoil an image, each in five severities (question 1.2; after Hendrycks and Dietterich 2019).
+"""Four corruptions of images, each in five severities (question 1.2; after Hendrycks and Dietterich 2019).
 
     jpeg_transform(3)(images)        (3, H, W) or (B, 3, H, W) from 0 to 1 -> the same shape, from 0 to 1
 
-Each function takes a severity from 1 to 5 and returns what corrupts an image or a batch. Only the noise is random, and it comes
-from a seed: a transform that is made anew and goes through the test set again, in batches of any size, adds the same noise.
+Each function takes a severity from 1 to 5 and returns a transform of an image or a batch. Only the noise is random, and
+it is seeded: a new transform that goes through the same test set, in batches of any size, adds the same noise.
 """
 
 import io
@@ -28,7 +28,7 @@ Transform = Callable[[Tensor], Tensor]
 
 
 def gaussian_noise_transform(severity: int, seed: int = 0) -> Transform:
-    """Add independent noise to each value, then clip. Severities differ in the noise's size alone: the draws are the same."""
+    """Add independent noise to each value, then clip. All severities scale the same draws."""
     std = of_severity(NOISE_STD, severity)
     generator = seeded_generator(seed, "gaussian noise")
 
@@ -40,7 +40,7 @@ def gaussian_noise_transform(severity: int, seed: int = 0) -> Transform:
 
 
 def gaussian_blur_transform(severity: int) -> Transform:
-    """Average each pixel with those around it, weighted by exp(-distance² / 2 sigma²); the image is mirrored at its edges."""
+    """Average neighbouring pixels, weighted by exp(-distance² / 2 sigma²); the image is mirrored at its edges."""
     sigma, reach = of_severity(BLUR_SIGMA, severity), BLUR_KERNEL // 2
     weights = torch.exp(-torch.arange(-reach, reach + 1).square() / (2 * sigma**2))
     weights = weights / weights.sum()
@@ -49,14 +49,15 @@ def gaussian_blur_transform(severity: int) -> Transform:
         w = weights.to(images)
         x = images.reshape(-1, 1, *images.shape[-2:])  # (B * 3, 1, H, W)
         x = F.pad(x, (reach,) * 4, mode="reflect")
-        x = F.conv2d(F.conv2d(x, w.view(1, 1, 1, -1)), w.view(1, 1, -1, 1))  # the weights are a product: rows, then columns
+        x = F.conv2d(x, w.view(1, 1, 1, -1))  # along the rows; the weight of a pixel is a product of two
+        x = F.conv2d(x, w.view(1, 1, -1, 1))  # along the columns
         return x.view_as(images).clamp(0, 1)
 
     return transform
 
 
 def contrast_transform(severity: int) -> Transform:
-    """Draw each value towards the mean grey value of its image."""
+    """Move each value towards the mean grey value of its image."""
     factor = of_severity(CONTRAST_FACTOR, severity)
 
     def transform(images: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def contrast_transform(severity: int) -> Transform:
 
 
 def jpeg_transform(severity: int) -> Transform:
-    """Write each image as JPEG, and read it again."""
+    """Compress each image to JPEG and decode it."""
     quality = of_severity(JPEG_QUALITY, severity)
 
     def transform(images: Tensor) -> Tensor:
@@ -87,17 +88,17 @@ CORRUPTIONS = {
 
 
 def through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
-    """Return what JPEG of a quality leaves of (H, W, 3) uint8 pixels."""
+    """Return (H, W, 3) uint8 pixels after compression to JPEG of a quality."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
 def of_severity(values: tuple[float, ...], severity: int) -> float:
-    """Return the value that belongs to a severity.
+    """Return the value for a severity.
 
     Raises:
-        ValueError: it is not one of 1 to 5.
+        ValueError: the severity is not one of 1 to 5.
     """
     if severity not in SEVERITIES:
         raise ValueError(f"a severity is one of 1, 2, 3, 4, 5, not {severity!r}")

@@ -1,20 +1,20 @@
-"""Question 1.1 as its sums read: padding, convolution and max pooling with loops; `layers_numpy.py` is the fast version.
+"""Question 1.1 as its sums read: padding, convolution and max pooling with loops; `layers_numpy.py` is the fast one.
 
-Dimensions: N images, C channels of height IH and width IW; F filters of height FH and width FW; OH x OW outputs a filter.
+Dimensions (height x width): N images of C channels of IH x IW; F filters of FH x FW; OH x OW outputs for each filter.
 
 Forward, with the input x, (N, C, IH, IW), padded already, the filters w, (F, C, FH, FW), and strides sh and sw:
 
     y[n, f, i, j] = sum_{c, u, v} x[n, c, sh i + u, sw j + v] w[f, c, u, v]
 
-This is what PyTorch calls a convolution: the filter is not flipped. Backward, with g = dL/dy, each product of the sum gives one
-of its factors, times g, to the gradient of the other:
+This is what PyTorch calls a convolution: the filter is not flipped. Backward, with g = dL/dy: the derivative of each
+product by one factor is the other factor, so
 
     dL/dw[f, c, u, v] = sum_{n, i, j} g[n, f, i, j] x[n, c, sh i + u, sw j + v]
     dL/dx[n, c, p, q] = sum_{f, i, j, u, v: p = sh i + u, q = sw j + v} g[n, f, i, j] w[f, c, u, v]
 
 Max pooling copies the largest number of each window; only that number gets the window's gradient.
 
-The tests hold both versions against each other and against PyTorch. Arguments and errors are those of `layers_numpy.py`.
+The tests compare both versions with each other and with PyTorch. Arguments and errors are those of `layers_numpy.py`.
 """
 
 from itertools import product
@@ -36,7 +36,7 @@ def zero_padding(X: ndarray, padding: Pair) -> ndarray:
 
 
 def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarray:
-    """Convolve X, (N, C, IH, IW), with W, (F, C, FH, FW), into (N, F, OH, OW)."""
+    """Return the convolution of X, (N, C, IH, IW), with W, (F, C, FH, FW): (N, F, OH, OW)."""
     X = zero_padding(X, padding)
     sh, sw = as_pair(stride, "stride")
     (N, _, IH, IW), (F, _, FH, FW) = X.shape, W.shape
@@ -48,7 +48,7 @@ def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarra
 
 
 def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
-    """From out_grad = dL/dY, (N, F, OH, OW), give dL/dW, (F, C, FH, FW); X is the input as it was convolved, padded."""
+    """Return dL/dW, (F, C, FH, FW), given out_grad = dL/dY, (N, F, OH, OW), and X, the input after padding."""
     sh, sw = as_pair(stride, "stride")
     _, _, FH, FW = W.shape
     check_convolution(X, W, out_grad, (sh, sw))
@@ -59,7 +59,7 @@ def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, str
 
 
 def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
-    """From out_grad = dL/dY, (N, F, OH, OW), give dL/dX, (N, C, IH, IW); X is the input as it was convolved, padded."""
+    """Return dL/dX, (N, C, IH, IW), given out_grad = dL/dY, (N, F, OH, OW), and X, the input after padding."""
     sh, sw = as_pair(stride, "stride")
     _, _, FH, FW = W.shape
     check_convolution(X, W, out_grad, (sh, sw))
@@ -70,7 +70,7 @@ def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stri
 
 
 def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
-    """Give the maximum of each f x f window of X, (N, C, IH, IW), at stride s: (N, C, OH, OW)."""
+    """Return the maximum of each f x f window of X, (N, C, IH, IW), at stride s: (N, C, OH, OW)."""
     N, C, IH, IW = X.shape
     Y = np.zeros((N, C, output_size(IH, f, s), output_size(IW, f, s)), X.dtype)
     for n, c, i, j in np.ndindex(Y.shape):
@@ -79,7 +79,7 @@ def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
 
 
 def pool_back(grad_pool: ndarray, X: ndarray, f: int, s: int) -> ndarray:
-    """From grad_pool = dL/dY, (N, C, OH, OW) or its leading windows only, give dL/dX, (N, C, IH, IW)."""
+    """Return dL/dX, (N, C, IH, IW), given grad_pool = dL/dY, (N, C, OH, OW) or its leading windows only."""
     check_pool_gradient(grad_pool, X, f, s)
     dX = np.zeros(X.shape, grad_pool.dtype)
     for n, c, i, j in np.ndindex(grad_pool.shape):

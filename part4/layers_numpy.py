@@ -1,16 +1,18 @@
-"""Question 1.1 in NumPy alone: padding, convolution and max pooling, with their gradients, as one product over patches.
+"""Question 1.1 in NumPy alone: padding, convolution and max pooling, with their gradients, as products over patches.
 
-`layers_loops.py` has the same functions beside the sums that they compute; read that first. Here the C x FH x FW numbers
-that one output sees become a column of a matrix, one matrix an image, so that each sum is one matrix product:
+`layers_loops.py` has the same functions beside the sums that they compute; read that first. Here the C x FH x FW
+numbers that one output sees become a column of a matrix, one matrix for each image, and each sum is a matrix product:
 
     Y[n] = W P[n]        dL/dW = sum_n G[n] P[n]^T        dL/dP[n] = W^T G[n]
 
-with W as (F, C FH FW), the patches P[n] as (C FH FW, OH OW) and G = dL/dY as (N, F, OH OW). dL/dX adds each entry of dL/dP to
-the number that it was copied from: all outputs at once, for one place (u, v) in the filter after the other.
+with W as (F, C FH FW), the patches P[n] as (C FH FW, OH OW) and G = dL/dY as (N, F, OH OW). dL/dX adds each entry of
+dL/dP to the number that it was copied from: for one place (u, v) in the filter after the other, all outputs at once.
 
-Images are (N, C, IH, IW), filters (F, C, FH, FW). A stride is (sh, sw), a padding (ph, pw), vertical first; one integer stands
-for both. A filter that does not tile the input leaves its last rows and columns unread. No argument is written to.
+Images are (N, C, IH, IW), filters (F, C, FH, FW). A stride is (sh, sw), a padding (ph, pw), vertical first; one integer
+stands for both. The last rows and columns that no filter position covers are not read. No argument is written to.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy import ndarray
@@ -23,7 +25,7 @@ def zero_padding(X: ndarray, padding: Pair) -> ndarray:
     """Put zeros around images: (N, C, IH, IW) becomes (N, C, IH + 2 ph, IW + 2 pw).
 
     Raises:
-        ValueError: a padding below 0.
+        ValueError: a padding is below 0.
     """
     ph, pw = as_pair(padding, "padding", at_least=0)
     N, C, IH, IW = X.shape
@@ -39,7 +41,8 @@ def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarra
         (N, F, OH, OW), OH = 1 + floor((IH + 2 ph - FH) / sh) and OW likewise.
 
     Raises:
-        ValueError: the channels differ, the filter is larger than the padded image, a stride below 1, a padding below 0.
+        ValueError: the numbers of channels differ, the filter is larger than the padded image, or a stride is below 1
+            or a padding below 0.
     """
     X = zero_padding(X, padding)
     sh, sw = as_pair(stride, "stride")
@@ -54,11 +57,11 @@ def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, str
 
     Args:
         out_grad: dL/dY, (N, F, OH, OW).
-        X: the input as it was convolved, that is, padded already, (N, C, IH, IW).
-        W: (F, C, FH, FW), read for its shape only.
+        X: the input after padding, (N, C, IH, IW).
+        W: (F, C, FH, FW); only its shape is read.
 
     Raises:
-        ValueError: the shapes do not belong together.
+        ValueError: the shapes do not fit together.
     """
     sh, sw = as_pair(stride, "stride")
     check_convolution(X, W, out_grad, (sh, sw))
@@ -68,9 +71,9 @@ def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, str
 
 
 def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
-    """Return dL/dX, (N, C, IH, IW); arguments and errors as above, X is read for its shape only.
+    """Return dL/dX, (N, C, IH, IW); arguments and errors as above, but only the shape of X is read.
 
-    Where X was padded, this is the gradient of the padded input: the image's is its middle.
+    Where X was padded, this is the gradient of the padded input; its middle is the gradient of the image.
     """
     sh, sw = as_pair(stride, "stride")
     check_convolution(X, W, out_grad, (sh, sw))
@@ -91,7 +94,7 @@ def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
         (N, C, OH, OW), OH = 1 + floor((IH - f) / s) and OW likewise.
 
     Raises:
-        ValueError: the window is larger than the image, or f or s below 1.
+        ValueError: the window is larger than the image, or f or s is below 1.
     """
     _, _, IH, IW = X.shape
     windows = pool_windows(X, f, s, output_size(IH, f, s), output_size(IW, f, s))
@@ -102,22 +105,22 @@ def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
 
 
 def pool_back(grad_pool: ndarray, X: ndarray, f: int, s: int) -> ndarray:
-    """Return dL/dX, (N, C, IH, IW): each window's gradient goes to its maximum, windows that overlap add up.
+    """Return dL/dX, (N, C, IH, IW): each window's gradient goes to its maximum; those of overlapping windows add up.
 
     Where a window has several equal maxima, the first in reading order gets the gradient, as in PyTorch.
 
     Args:
-        grad_pool: dL/dY, (N, C, OH, OW), or a part of it that leaves out last rows and columns: those count as 0.
+        grad_pool: dL/dY, (N, C, OH, OW); last rows and columns may be left out, and count as 0.
         X: the input that was pooled, (N, C, IH, IW).
 
     Raises:
-        ValueError: the gradient has more windows than the image, or is of other images or channels.
+        ValueError: the gradient has more windows than the image, or another number of images or channels.
     """
     check_pool_gradient(grad_pool, X, f, s)
     OH, OW = grad_pool.shape[2:]
     maximum = pool_forward(X, f, s)[:, :, :OH, :OW]
     dX = np.zeros(X.shape, grad_pool.dtype)
-    waiting = np.ones(grad_pool.shape, bool)  # windows whose maximum has not been met yet
+    waiting = np.ones(grad_pool.shape, bool)  # windows whose maximum has not been found yet
     for numbers, gradients in zip(pool_windows(X, f, s, OH, OW), pool_windows(dX, f, s, OH, OW)):
         first = waiting & (numbers == maximum)
         gradients += np.where(first, grad_pool, 0)  # writes to dX
@@ -129,12 +132,12 @@ def patches(X: ndarray, W: ndarray, sh: int, sw: int) -> ndarray:
     """Return what each output sees of the padded input X: (N, C FH FW, OH OW), copied."""
     windows = sliding_window_view(X, W.shape[2:], axis=(2, 3))[:, :, ::sh, ::sw]  # (N, C, OH, OW, FH, FW)
     N, C, OH, OW, FH, FW = windows.shape
-    # Rows of the image stay rows of the matrix, so that the copy runs along the memory.
+    # A row of the image stays contiguous in the matrix, so that the copy is fast.
     return windows.transpose(0, 1, 4, 5, 2, 3).reshape(N, C * FH * FW, OH * OW)
 
 
-def pool_windows(X: ndarray, f: int, s: int, OH: int, OW: int):
-    """Yield views of X, (N, C, OH, OW) each: the first number of every window, the second, and so on in reading order."""
+def pool_windows(X: ndarray, f: int, s: int, OH: int, OW: int) -> Iterator[ndarray]:
+    """Yield views of X, (N, C, OH, OW) each: first numbers of all windows, second ones, and so on in reading order."""
     for u, v in np.ndindex(f, f):
         yield X[:, :, u : u + s * OH : s, v : v + s * OW : s]
 
@@ -143,7 +146,7 @@ def output_size(size: int, filter_size: int, stride: int) -> int:
     """Return how many windows of `filter_size` fit into `size` numbers, `stride` apart.
 
     Raises:
-        ValueError: not even one, or a size below 1.
+        ValueError: not even one fits, or the filter size or the stride is below 1.
     """
     if filter_size < 1 or stride < 1:
         raise ValueError(f"window size and stride must be at least 1, not {filter_size} and {stride}")
@@ -156,7 +159,7 @@ def as_pair(value: Pair, name: str, at_least: int = 1) -> tuple[int, int]:
     """Return (vertical, horizontal).
 
     Raises:
-        ValueError: neither an integer nor two, or one of them too small.
+        ValueError: the value is neither one integer nor two, or one is too small.
     """
     pair = (value, value) if isinstance(value, (int, np.integer)) else tuple(value)
     if len(pair) != 2 or min(pair) < at_least:
@@ -164,8 +167,10 @@ def as_pair(value: Pair, name: str, at_least: int = 1) -> tuple[int, int]:
     return pair
 
 
-def check_convolution(X: ndarray, W: ndarray, out_grad: ndarray | None = None, stride: tuple[int, int] = (1, 1)) -> None:
-    """Raise a ValueError where input and filters, and the gradient if given, do not belong together."""
+def check_convolution(
+    X: ndarray, W: ndarray, out_grad: ndarray | None = None, stride: tuple[int, int] = (1, 1)
+) -> None:
+    """Raise a ValueError if the shapes of input and filters, and of the gradient if given, do not fit together."""
     if X.shape[1] != W.shape[1]:
         raise ValueError(f"images of {X.shape[1]} channels do not fit filters of {W.shape[1]}")
     sizes = [output_size(X.shape[axis], W.shape[axis], stride[axis - 2]) for axis in (2, 3)]
@@ -174,7 +179,7 @@ def check_convolution(X: ndarray, W: ndarray, out_grad: ndarray | None = None, s
 
 
 def check_pool_gradient(grad_pool: ndarray, X: ndarray, f: int, s: int) -> None:
-    """Raise a ValueError where the gradient has more windows than the images X, or is of other images or channels."""
+    """Raise a ValueError if the gradient has more windows than the images X, or other numbers of images or channels."""
     N, C, IH, IW = X.shape
     largest = (N, C, output_size(IH, f, s), output_size(IW, f, s))
     if grad_pool.shape[:2] != (N, C) or any(np.greater(grad_pool.shape, largest)):

@@ -1,13 +1,13 @@
 """The networks of question 1.2: VGG-11 with and without batch normalisation, ResNet-18 and -34, DenseNet-121.
 
     get_model("resnet18")                    the ImageNet architecture, with 10 classes
-    get_model("resnet18", stem="cifar")      the same after a start that suits images of 32 x 32 pixels
+    get_model("resnet18", stem="cifar")      the same with first layers that suit images of 32 x 32 pixels
 
 Parameters have torchvision's names, shapes and initial distributions, so `load_state_dict` takes the weights of
-`torchvision.models` (of another number of classes all but the last layer). The ImageNet start of ResNet and DenseNet, a 7x7
-convolution and a pooling of stride 2 each, leaves 8 x 8 of 32 x 32 pixels; the "cifar" stem keeps all: its first convolution is
-3x3 with stride 1, and no pooling follows. VGG has such a convolution already; there the stem leaves out the first pooling.
-B is the batch, C channels, H and W the sides.
+`torchvision.models` (all but those of the last layer, if the number of classes differs). The ImageNet stem of ResNet
+and DenseNet, a 7x7 convolution and a pooling of stride 2 each, reduces 32 x 32 pixels to 8 x 8; the "cifar" stem keeps
+them all: its first convolution is 3x3 with stride 1, and no pooling follows. VGG has such a convolution already; there
+the "cifar" stem leaves out the first pooling. In the comments B is the batch, C the channels, H and W the sides.
 """
 
 import sys
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 if not __package__:  # imported from inside part4/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.distributed import num_processes, share
+from common.distributed import shard, world_size
 
 STEMS = ("imagenet", "cifar")
 VGG_11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
@@ -32,7 +32,7 @@ def get_model(model_name: str, num_classes: int = 10, stem: str = "imagenet") ->
     """Return a network with fresh weights: a module from (B, 3, H, W) images, normalised, to (B, num_classes) logits.
 
     Args:
-        model_name: one of ARCHITECTURES, or "debug": a linear classifier of 32 x 32 images, for a quick look at a script.
+        model_name: one of ARCHITECTURES, or "debug": a linear classifier of 32 x 32 images, to try a script quickly.
         stem: "imagenet" or "cifar"; "debug" has none.
 
     Raises:
@@ -54,8 +54,8 @@ def get_model(model_name: str, num_classes: int = 10, stem: str = "imagenet") ->
 class VGG(nn.Module):
     """Eight convolutions of 3x3 and three linear layers (Simonyan and Zisserman 2015, configuration A).
 
-    Images of 32 x 32 pixels end in 1 x 1, which the pooling that wants 7 x 7 copies 49 times. The product of the first linear
-    layer with 49 copies of x is that of x with the sum of 49 weights: the same function, at a 49th of the cost.
+    Images of 32 x 32 pixels end as 1 x 1, which the pooling to 7 x 7 copies 49 times. The first linear layer's product
+    with 49 copies of x is the product of x with the sum of the 49 weights: the same function at a 49th of the cost.
     """
 
     def __init__(self, batch_norm: bool, num_classes: int, stem: str):
@@ -65,11 +65,14 @@ class VGG(nn.Module):
             if size == "pool":
                 layers.append(nn.MaxPool2d(2))
             else:
-                layers += [nn.Conv2d(channels, size, 3, padding=1), *[nn.BatchNorm2d(size)] * batch_norm, nn.ReLU(inplace=True)]
+                layers.append(nn.Conv2d(channels, size, 3, padding=1))
+                if batch_norm:
+                    layers.append(nn.BatchNorm2d(size))
+                layers.append(nn.ReLU(inplace=True))
                 channels = size
         if stem == "cifar":
             first = next(k for k, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
-            layers[first] = nn.Identity()  # keeps the numbers of the layers behind it
+            layers[first] = nn.Identity()  # keeps the numbers of the later layers
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
         self.classifier = nn.Sequential(
@@ -97,24 +100,25 @@ class VGG(nn.Module):
 
 
 class Dropout(nn.Dropout):
-    """Every process draws for the whole batch, so that the masks do not depend on how many there are."""
+    """Dropout whose masks do not depend on the number of processes: each draws those of the whole batch."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        return x * share(F.dropout(x.new_ones(len(x) * num_processes(), *x.shape[1:]), self.p))
+        return x * shard(F.dropout(x.new_ones(len(x) * world_size(), *x.shape[1:]), self.p))
 
 
 class ResNet(nn.Module):
-    """Four stages of blocks that add to what they are given (He et al. 2016); `num_blocks` of them in each stage."""
+    """Four stages of residual blocks, `num_blocks` in each (He et al. 2016)."""
 
     def __init__(self, num_blocks: tuple[int, ...], num_classes: int, stem: str):
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = first_layers(stem)
         channels = 64
         for stage, number in enumerate(num_blocks):
-            size, stride = 64 * 2**stage, 1 if stage == 0 else 2
-            blocks = [BasicBlock(channels, size, stride), *(BasicBlock(size, size, 1) for _ in range(number - 1))]
+            size = 64 * 2**stage
+            blocks = [BasicBlock(channels, size, stride=1 if stage == 0 else 2)]
+            blocks += [BasicBlock(size, size, stride=1) for _ in range(number - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
             channels = size
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -128,7 +132,7 @@ class ResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """y = relu(x + f(x)), f two convolutions of 3x3; where f changes the shape of x, a 1x1 convolution brings x to it."""
+    """y = relu(x + f(x)), f two 3x3 convolutions; where f changes the shape, a 1x1 convolution does so to x too."""
 
     def __init__(self, channels: int, size: int, stride: int):
         super().__init__()
@@ -147,10 +151,11 @@ class BasicBlock(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Four dense blocks, in which every layer reads all layers before it (Huang et al. 2017); between blocks, halving.
+    """Four dense blocks, in which every layer reads all earlier ones (Huang et al. 2017); between blocks sizes halve.
 
     Args:
-        num_layers: of each block.
+        num_layers: the number of layers in each block.
+        growth: the number of channels that each layer adds.
     """
 
     def __init__(self, num_layers: tuple[int, ...], num_classes: int, stem: str, growth: int = 32):
@@ -168,7 +173,7 @@ class DenseNet(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)  # by the inputs of a unit, unlike in the other networks
+                nn.init.kaiming_normal_(layer.weight)  # by fan in, unlike the other networks
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,7 +182,7 @@ class DenseNet(nn.Module):
 
 
 class DenseBlock(nn.Sequential):
-    """`number` layers; each adds `growth` channels to what it reads."""
+    """`number` layers, each of which adds `growth` channels to what it reads."""
 
     def __init__(self, number: int, channels: int, growth: int):
         layers = [(f"denselayer{k + 1}", DenseLayer(channels + k * growth, growth)) for k in range(number)]
@@ -185,7 +190,7 @@ class DenseBlock(nn.Sequential):
 
 
 class DenseLayer(nn.Module):
-    """(B, C, H, W) -> (B, C + growth, H, W): what comes in, and after it `growth` new channels."""
+    """(B, C, H, W) -> (B, C + growth, H, W): the input, followed by `growth` new channels."""
 
     def __init__(self, channels: int, growth: int):
         super().__init__()
@@ -200,7 +205,7 @@ class DenseLayer(nn.Module):
 
 
 def transition(channels: int, size: int) -> nn.Sequential:
-    """Return what halves both sides and leaves `size` channels."""
+    """Return the layers between two blocks, which halve both sides and leave `size` channels."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm2d(channels),
@@ -212,7 +217,7 @@ def transition(channels: int, size: int) -> nn.Sequential:
 
 
 def first_layers(stem: str) -> tuple[nn.Module, ...]:
-    """Return convolution, normalisation, ReLU and pooling that ResNet and DenseNet start with; 64 channels come out."""
+    """Return the first layers of ResNet and DenseNet: convolution to 64 channels, normalisation, ReLU and pooling."""
     if stem == "cifar":
         return nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.Identity()
     convolution = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
@@ -220,7 +225,7 @@ def first_layers(stem: str) -> tuple[nn.Module, ...]:
 
 
 def kaiming_by_fan_out(model: nn.Module) -> None:
-    """Draw the convolutions' weights so that gradients keep their size on their way back (He et al. 2015)."""
+    """Draw the convolutions' weights such that gradients keep their size from layer to layer (He et al. 2015)."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,10 +1,10 @@
 """Write report/numbers.tex and report/tables/*.tex from report/results/.
 
     python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
-    python report/build.py --check    write nothing, and exit with 1 where a file would change
+    python report/build.py --check    write nothing, and exit with 1 if a file would change
 
-Every module in report/values/ gives the numbers and the tables of one section. Last comes report/sources.tex: a checksum of all
-that main.pdf is made of. The PDF holds it, so that a test sees whether the PDF is current.
+Every module in report/values/ gives the numbers and the tables of one section. Last comes report/sources.tex, a
+checksum of everything that main.pdf is made of. The PDF contains it, so a test can tell whether the PDF is current.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ from pathlib import Path
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, CommandError, run_command
+from common.command import ArgumentParser, run_command
+from common.errors import CommandError
 from common.experiment import read_results
 
 REPORT = Path(__file__).resolve().parent
@@ -23,8 +24,8 @@ HEADER = "% Written by report/build.py from {}: change it there.\n"
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail if a file would change")
     check = parser.parse_args().check
     files = {REPORT / name: text for name, text in built_files().items()}
     changed = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
@@ -41,11 +42,11 @@ def main() -> None:
 
 
 def built_files() -> dict[str, str]:
-    """Return name (in report/) and text of every file that is built.
+    """Return the name (in report/) and the text of every file that is built.
 
     Raises:
-        CommandError: results or figures are missing, a number's key does not begin with its module's name, or two tables have
-            one name.
+        CommandError: results or figures are missing, a number's key does not begin with its module's name, or two
+            tables have the same name.
     """
     numbers: dict[str, str] = {}
     files: dict[str, str] = {}
@@ -59,28 +60,25 @@ def built_files() -> dict[str, str]:
             numbers[key] = text
         for name, text in module.tables(read_results).items():
             if f"tables/{name}.tex" in files:
-                raise CommandError(f"report/values/{path.name}: another module has a table {name}, too")
+                raise CommandError(f"report/values/{path.name}: another module also has a table {name}")
             files[f"tables/{name}.tex"] = HEADER.format(f"report/values/{path.name}") + text.rstrip() + "\n"
-    files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(
-        f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)
-    )
+    lines = [f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)]
+    files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(lines)
     files["sources.tex"] = f"\\pdfinfo{{/Sources ({checksum(files)})}}\n"
     return files
 
 
 def checksum(built: dict[str, str]) -> str:
-    """Return 16 digits that change with any file that main.tex, its sections, figures and listings consist of."""
-    texts = [
-        *(REPORT / name for name in ("main.tex", "macros.tex", "references.bib")),
-        *sorted((REPORT / "sections").glob("*.tex")),
-    ]
+    """Return 16 digits that change whenever the text, a table, a figure or a listing of main.tex changes."""
+    texts = [REPORT / name for name in ("main.tex", "macros.tex", "references.bib")]
+    texts += sorted((REPORT / "sections").glob("*.tex"))
     written = "".join(path.read_text(encoding="utf-8") for path in texts)
     figures = [REPORT / "figures" / name for name in re.findall(r"\\includegraphics\{([^}]*)\}", written)]
     listings = [REPORT.parent / name for name in re.findall(r"\\source\{([\w/.]*)\}", written)]
     content = hashlib.sha256((written + "".join(built.values())).encode())
     for path in (*figures, *listings):
         if not path.exists():
-            raise CommandError(f"{path.relative_to(REPORT.parent)}, which the report shows, does not exist")
+            raise CommandError(f"the report shows {path.relative_to(REPORT.parent)}, which does not exist")
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
 

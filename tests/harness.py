@@ -1,4 +1,4 @@
-"""What the tests of every part's train.py share: running scripts, comparing run folders, and killing trainings."""
+"""What the tests of all training scripts share: running scripts, comparing run folders, and killing trainings."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.errors import run_command
+from common.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -25,9 +25,9 @@ def run_script(script, *words, cwd=ROOT, **options):
 
 
 def contents(folder):
-    """What must be equal between two runs: all but times."""
+    """Return what must be equal in two runs: checkpoint, rows of metrics.csv and result, without times."""
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    checkpoint.pop("seconds")
+    checkpoint["state"].pop("seconds")
     with open(folder / "metrics.csv", newline="") as file:
         rows = [{key: text for key, text in row.items() if key not in TIMES} for row in csv.DictReader(file)]
     result = json.loads((folder / "result.json").read_text())
@@ -36,7 +36,7 @@ def contents(folder):
 
 
 def assert_same_run(folder, reference):
-    """Weights, optimizer state, random stream, metrics and result: bit for bit."""
+    """Compare weights, optimizer, generators, metrics and result, bit for bit."""
     for found, expected in zip(contents(folder), contents(reference)):
         assert bits(found) == bits(expected)
 
@@ -50,7 +50,7 @@ def bits(value):
 
 
 def tensorboard_losses(folder):
-    """The (step, loss) pairs that TensorBoard shows; it keeps float32."""
+    """Return the (step, loss) pairs that TensorBoard shows; it keeps float32."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder))
@@ -59,14 +59,14 @@ def tensorboard_losses(folder):
 
 
 def one_line(done, exit_code=2):
-    """The one line that a failed command leaves on stderr."""
+    """Return the one line that a failed command has printed on stderr."""
     assert done.returncode == exit_code, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     return done.stderr
 
 
 def failure_of(main, script, words, monkeypatch, capsys, exit_code=2):
-    """The one line that a script leaves on stderr when it fails; in this process, for speed, as `run_command(main)` runs it."""
+    """Return the one line that a failing script prints on stderr; for speed, `main` runs in this process."""
     capsys.readouterr()
     monkeypatch.setattr(sys, "argv", [script, *map(str, words)])
     monkeypatch.chdir(ROOT)
@@ -77,68 +77,9 @@ def failure_of(main, script, words, monkeypatch, capsys, exit_code=2):
     return line
 
 
-# A process that has imported everything once and then forks itself again and again, so that many kills cost little. A child
-# trains until it is killed, by itself at its k-th durable write or by its parent at a random moment; the next one resumes.
-KILLER = """
-import os, random, signal, sys, time
-import importlib, common.figure, torch._dynamo, torch.utils.tensorboard
-
-def train(folder, words, resume, kill_at_write=0):
-    calls = 0
-    for name in ("fsync", "replace"):
-        def counted(*arguments, real=getattr(os, name)):
-            nonlocal calls
-            calls += 1
-            if calls == kill_at_write:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(*arguments)
-        setattr(os, name, counted)
-    sys.argv = ["train.py", *words, "--run_dir", folder, *(["--resume"] if resume else [])]
-    module.main()
-
-def fork(seconds, *arguments):
-    child = os.fork()
-    if not child:
-        train(*arguments)
-        os._exit(0)
-    if seconds:
-        time.sleep(seconds)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status):
-        sys.exit(os.WEXITSTATUS(status))
-    return os.WIFSIGNALED(status)
-
-module, mode, folder, *words = sys.argv[1:]
-module = importlib.import_module(module)
-if mode == "random":
-    random.seed(0)
-    started, timed = time.monotonic(), os.fork()
-    if not timed:
-        train(f"{folder}-timed", words, False)
-        os._exit(0)
-    while not os.path.exists(f"{folder}-timed/checkpoint.pt") and time.monotonic() < started + 60:
-        time.sleep(0.01)
-    to_checkpoint = time.monotonic() - started  # long on a busy machine
-    os.kill(timed, signal.SIGKILL)
-    os.waitpid(timed, 0)
-    kills = 0  # those that found a checkpoint to resume from
-    for _ in range(40):
-        begun = os.path.exists(f"{folder}/checkpoint.pt")
-        kills += fork(random.uniform(0.05, 0.4 + 2 * to_checkpoint), folder, words, os.path.isdir(folder)) and begun
-    fork(0, folder, words, os.path.isdir(folder))
-else:
-    kills = 0
-    while fork(0, f"{folder}/{kills + 1}", words, False, kills + 1):
-        kills += 1
-        fork(0, f"{folder}/{kills}", words, True)
-print(kills)
-"""
-
-
 def train_under_fire(module, mode, folder, *words):
-    """Return how often training was killed ("random": how often of those it had been resumed)."""
-    command = [sys.executable, "-c", KILLER, module, mode, str(folder), *words]
+    """Return how often training was killed; modes "write" and "random" are those of killer.py."""
+    command = [sys.executable, "-m", "tests.killer", module, mode, str(folder), *words]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])

@@ -1,5 +1,8 @@
-"""What the README, the environment files and the layout promise holds."""
+"""What the README, the environment files and the layout promise."""
 
+import ast
+import functools
+import graphlib
 import re
 import subprocess
 import sys
@@ -13,70 +16,141 @@ except ModuleNotFoundError:  # Python 3.10
     tomllib = None
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [*ROOT.glob("part*/**/*.py"), *ROOT.glob("benchmarks/*.py")]
-COMMANDS = sorted(
-    str(path.relative_to(ROOT)) for path in MODULES if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
-)
-SCRIPTS = [name for name in COMMANDS if "/experiments/" not in name]  # run as files, from anywhere
-EXPERIMENTS = [name.removesuffix(".py").replace("/", ".") for name in COMMANDS if name not in SCRIPTS]  # run with -m
+PROJECT = ("common", "recurrence", "part1", "part2", "part3", "part4", "benchmarks", "report")
+FILES = sorted(path for folder in PROJECT for path in (ROOT / folder).rglob("*.py"))
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+COMMANDS = [name for name, path in MODULES.items() if 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")]
+SCRIPTS = [  # run as files, from anywhere; the other commands run with -m, from the root
+    str(MODULES[name].relative_to(ROOT))
+    for name in COMMANDS
+    if re.match(r"part\d|report", name) and ".experiments." not in name
+]
+RUN_WITH_M = [name for name in COMMANDS if str(MODULES[name].relative_to(ROOT)) not in SCRIPTS]
 ARROWS = {  # who may import whom
     "common": {"common"},
-    "part1": {"common", "part1"},
-    "part2": {"common", "part1", "part2"},
+    "recurrence": {"common", "recurrence"},
+    "part1": {"common", "recurrence", "part1"},
+    "part2": {"common", "recurrence", "part2"},
     "part3": {"common", "part3"},
     "part4": {"common", "part4"},
 }
+LONGEST_TRAIN = 80  # lines
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def imported_names(path):
+    """Return the dotted names that a file imports, in functions too; `from a import b` gives a and a.b.
+
+    What it imports for a type checker only, under `if TYPE_CHECKING:`, is left out.
+    """
+    names, nodes = set(), [tree_of(path)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            nodes += node.orelse
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        else:
+            nodes += ast.iter_child_nodes(node)
+    return names
 
 
 def test_files_named_in_the_readme_exist():
-    """Runs, the environment and data are made, not committed."""
-    named = re.findall(r"`([\w./-]+\.(?:py|pdf|png|yml|toml|csv))`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    """Except for what is made, not committed: runs, the environment and data."""
+    named = re.findall(r"`([\w./-]+\.(?:py|pdf|png|yml|toml|csv))`", text_of("README.md"))
     assert len(named) > 10
     folders = [ROOT, ROOT / "report" / "figures", *(path for path in ROOT.glob("part*/**") if path.is_dir())]
     made_by_a_run = {"curves.pdf", "club.pdf", "metrics.csv"}
-    missing = [name for name in named if name not in made_by_a_run and not any((folder / name).exists() for folder in folders)]
+    missing = [
+        name for name in named if name not in made_by_a_run and not any((folder / name).exists() for folder in folders)
+    ]
     assert not missing
 
 
-def test_commands_of_the_readme_are_scripts():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    scripts = re.findall(r"python (part\d/[\w/]+\.py|benchmarks/\w+\.py)", readme)
-    modules = re.findall(r"python -m ([\w.]+)", readme)
-    assert scripts and set(scripts) <= set(SCRIPTS)
-    assert modules and set(modules) - {"venv"} <= set(EXPERIMENTS)
+@pytest.mark.parametrize("name", ["README.md", "Makefile"])
+def test_commands_of_readme_and_makefile_exist(name):
+    scripts = re.findall(r"(?:python|\$\(PY\)) ([\w/]+\.py)", text_of(name))
+    modules = re.findall(r"(?:python|\$\(PY\)) -m ([\w.]+)", text_of(name))
+    tests = {path for path in scripts if path.startswith("tests/") and (ROOT / path).exists()}
+    assert scripts and set(scripts) - tests <= set(SCRIPTS)
+    assert modules and set(modules) - {"venv", "pip", "pytest", "ruff"} <= set(RUN_WITH_M)
 
 
 @pytest.mark.skipif(tomllib is None, reason="tomllib came with Python 3.11")
 def test_conda_and_pip_install_the_same():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    conda = (ROOT / "environment.yml").read_text(encoding="utf-8").replace("pytorch", "torch")
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    conda = text_of("environment.yml").replace("pytorch", "torch")
     for requirement in project["dependencies"]:
         assert f"  - {requirement}\n" in conda, requirement
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_has_help_from_anywhere(script, tmp_path):
-    done = subprocess.run([sys.executable, ROOT / script, "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, ROOT / script, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "usage:" in done.stdout and not done.stderr
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("module", EXPERIMENTS)
-def test_every_experiment_has_help(module):
-    done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("module", RUN_WITH_M)
+def test_every_other_command_has_help(module):
+    command = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "usage:" in done.stdout and not done.stderr
 
 
-@pytest.mark.parametrize("part", ARROWS)
-def test_imports_point_one_way(part):
-    for path in (ROOT / part).rglob("*.py"):
-        found = set(re.findall(r"^\s*(?:from|import) (common|part\d)\b", path.read_text(encoding="utf-8"), re.MULTILINE))
-        assert found <= ARROWS[part], path.name
+@pytest.mark.parametrize("folder", ARROWS)
+def test_imports_point_one_way(folder):
+    for name, path in MODULES.items():
+        if name.split(".")[0] == folder:
+            found = {imported.split(".")[0] for imported in imported_names(path)} & {*PROJECT, "tests"}
+            assert found <= ARROWS[folder], name
+
+
+def test_no_file_imports_itself_by_a_circle():
+    graph = {name: imported_names(path) & MODULES.keys() for name, path in MODULES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
 
 
 def test_nothing_imports_a_training_script_but_its_test():
-    for path in ROOT.glob("[!.]*/**/*.py"):
-        if "tests" not in path.relative_to(ROOT).parts:
-            assert not re.search(
-                r"^\s*(from|import) part\d\.(qm9\.)?train\b", path.read_text(encoding="utf-8"), re.MULTILINE
-            ), path
+    """The report may ask for a script's arguments with importlib, which imports no name."""
+    for name, path in MODULES.items():
+        assert not [imported for imported in imported_names(path) if re.fullmatch(r"part\d.*\.train", imported)], name
+
+
+def test_only_experiments_import_experiments():
+    for name, path in MODULES.items():
+        if ".experiments" not in name and not name.startswith(("benchmarks", "report")):
+            assert not [imported for imported in imported_names(path) if ".experiments" in imported], name
+
+
+def test_common_knows_no_part():
+    """Docstrings may name one, as an example."""
+    for path in (ROOT / "common").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                node.value.value = None
+        assert not re.search(r"part\d", ast.unparse(tree)), path.name
+
+
+def test_a_train_function_can_be_read_at_a_glance():
+    found = 0
+    for name, path in MODULES.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef) and node.name == "train":
+                found += 1
+                assert node.end_lineno - node.lineno + 1 <= LONGEST_TRAIN, name
+    assert found >= 5

@@ -5,59 +5,74 @@
 T is the palindrome's length: the network reads T-1 digits and names the last. Two families of curves:
 
 * handout: every setting the handout's default: digits as numbers, RMSprop at 1e-3, at most 10,000 steps.
-* tuned: the same equations with one-hot digits, Adam and an initialisation made to remember: a rotation for the RNN, which
-  also gets tighter clipping, since one spike of the gradient can undo the rotation; chrono for the LSTM.
+* tuned: the same equations with one-hot digits, Adam and an initialisation made to remember: a rotation for the RNN,
+  which also gets tighter clipping, since one spike of the gradient can undo the rotation; chrono for the LSTM.
 
-Interrupt it at will: finished runs are kept, the others resumed. The result is report/results/part1_accuracy_by_length.csv,
-one row a run, and the figure of the same name.
+It can be interrupted at any time: finished runs are kept, the others resumed. The result is
+report/results/part1_accuracy_by_length.csv, one row for each run, and the figure of the same name.
 """
 
-from argparse import Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common.errors import CommandError, positive_int, run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
+from common.command import positive_int, run_command
+from common.errors import CommandError
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.paths import ROOT, short_path
 
 RUNS = ROOT / "runs" / "part1" / "accuracy_by_length"
 NAME = "part1_accuracy_by_length"
 SETTINGS = {
     ("handout", "RNN"): {},
     ("handout", "LSTM"): {},
-    ("tuned", "RNN"): {"input_dim": 10, "init": "orthogonal", "optimizer": "adam", "learning_rate": 1e-3, "max_norm": 1.0},
+    ("tuned", "RNN"): {
+        "input_dim": 10,
+        "init": "orthogonal",
+        "optimizer": "adam",
+        "learning_rate": 1e-3,
+        "max_norm": 1.0,
+    },
     ("tuned", "LSTM"): {"input_dim": 10, "init": "chrono", "optimizer": "adam", "learning_rate": 2e-3},
 }
 LENGTHS = {
     "handout": (5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60),
     "tuned": (5, 10, 20, 30, 40, 50, 60, 80, 100),
 }
-# Where a curve falls it is measured at more lengths and over more seeds.
+# Where a curve falls, it is measured at more lengths and with more seeds.
 FALLING = {("handout", "RNN"): (17, 20, 22, 25, 30), ("handout", "LSTM"): (25, 27, 30)}
 NUM_SEEDS, NUM_SEEDS_FALLING = 3, 5
-# From this length on a run is given up after 3,000 steps without progress: there the default training does not start.
+# From this length on, where the default training does not start, a run is given up after 3,000 steps without progress.
 LONG, PATIENCE = 30, 3_000
+COLUMNS = (
+    "test_accuracy",
+    "last_10_batches_accuracy",
+    "converged",
+    "steps",
+    "seconds",
+    "test_palindromes",
+    "test_is_disjoint_from_training",
+)
 
 
 def main() -> None:
-    args = parse_arguments()
+    args = build_parser().parse_args()
+    plan = full_plan()
+    chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
     if args.draw_only:
         rows = read_results(NAME)
+    elif not chosen:
+        raise CommandError(f"the sweep has no palindromes of at most {args.max_length} digits: raise --max_length")
     else:
-        plan = full_plan()
-        chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
-        if not chosen:
-            raise CommandError(f"the sweep has no palindromes of at most {args.max_length} digits: raise --max_length")
-        rows = sweep(chosen, args)
-        if len(chosen) == len(plan):
-            write_results(
-                NAME, rows, seeds=sorted({row["seed"] for row in rows}), training_seconds=sum(r["seconds"] for r in rows)
-            )
+        rows = sweep(chosen, args.runs, args.executor)
+        if chosen == plan:
+            seeds, seconds = sorted({row["seed"] for row in rows}), sum(row["seconds"] for row in rows)
+            write_results(NAME, rows, seeds=seeds, training_seconds=seconds)
     for (family, model), lengths in by_curve(rows).items():
         means = ", ".join(f"{T}: {mean(lengths[T]):.3f}" for T in sorted(lengths))
         print(f"{family} {model}, mean accuracy by length: {means}")
-    if args.draw_only or len(chosen) == len(plan):
+    if args.draw_only or chosen == plan:
         draw(rows)
         print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
     else:
@@ -65,7 +80,7 @@ def main() -> None:
 
 
 def full_plan() -> list[tuple[str, str, int, int]]:
-    """Return (family, model, T, seed) of every run: seed by seed, short lengths first, for an early look at whole curves."""
+    """Return (family, model, T, seed) of every run: seed by seed, short lengths first, so whole curves show early."""
     plan = [
         (family, model, T, seed)
         for family, model in SETTINGS
@@ -75,18 +90,18 @@ def full_plan() -> list[tuple[str, str, int, int]]:
     return sorted(plan, key=lambda run: (run[3], run[2]))
 
 
-def sweep(plan: list[tuple[str, str, int, int]], args: Namespace) -> list[dict[str, Any]]:
-    """Run what is not finished yet and return one row a run."""
-    results = run_jobs([training_job(*run, args.runs) for run in plan], args)
+def sweep(plan: list[tuple[str, str, int, int]], runs: Path, executor: Executor) -> list[dict[str, Any]]:
+    """Run what is not finished yet, below the folder `runs`, and return one row for each run."""
+    results = run_jobs([training_job(*run, runs) for run in plan], executor)
     rows = [
-        {"family": family, "model": model, "T": T, "seed": seed, **result}
+        {"family": family, "model": model, "T": T, "seed": seed, **{name: result[name] for name in COLUMNS}}
         for (family, model, T, seed), result in zip(plan, results)
     ]
     return sorted(rows, key=lambda row: (row["family"], row["model"], row["T"], row["seed"]))
 
 
 def training_job(family: str, model: str, T: int, seed: int, runs: Path = RUNS) -> Job:
-    """The training run behind one point of a curve."""
+    """Return the training run behind one point of a curve."""
     arguments = {"model_type": model, "input_length": T - 1, "seed": seed, "patience": PATIENCE if T >= LONG else 0}
     return Job("part1/train.py", runs / family / f"{model}_T{T}_seed{seed}", {**arguments, **SETTINGS[family, model]})
 
@@ -100,7 +115,7 @@ def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw one panel a family: the mean over seeds, the range of the seeds as a band, every run as a dot."""
+    """Draw one panel for each family: the mean over seeds, the range of the seeds as a band, every run as a dot."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
     figure, panels = new_figure(1, 2, sharey=True)
@@ -118,18 +133,20 @@ def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: s
     """Draw accuracies by length, {T: [accuracy of each seed]}: the mean as a line, the range as a band, every run."""
     T = sorted(lengths)
     axes.plot(T, [mean(lengths[t]) for t in T], style, color=colour, label=label)
-    axes.fill_between(T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(
+        T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=colour, alpha=0.15, linewidth=0
+    )
     axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), marker, color=colour, markersize=2, alpha=0.6)
 
 
-def parse_arguments() -> Namespace:
-    parser = experiment_parser(__doc__)
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__)
     add = parser.add_argument
-    add("--families", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), help="which curves (default: both)")
-    add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models (default: both)")
+    add("--families", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), help="which curves")
+    add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models")
     add("--max_length", type=positive_int, default=100, help="leave out longer palindromes")
     add("--runs", type=Path, default=RUNS, help="where the runs' folders are")
-    return parser.parse_args()
+    return parser
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ settings of `accuracy_by_length.py`, whose runs are used where they are finished
 report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.errors import run_command
-from common.experiment import FIGURES, experiment_parser, read_results, run_jobs, write_results
-from common.machine import seeded_generator, short_path
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor
+from common.machine import seeded_generator
+from common.paths import short_path
 from common.run_folder import load_checkpoint
-from part1.bptt import lstm_sequence, rnn_sequence
-from part1.dataset import draw_palindromes
+from part1.dataset import as_vectors, draw_palindromes
 from part1.experiments.accuracy_by_length import SETTINGS, training_job
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
+from recurrence.inputs import input_part
+from recurrence.lstm import lstm_states
+from recurrence.rnn import rnn_states
 
 NAME = "part1_gradient_flow"
 LENGTHS = (10, 30, 60)
@@ -34,24 +37,26 @@ MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
-        write_results(NAME, measure(args), seeds=SEEDS)
+        write_results(NAME, measure(args.executor), seeds=SEEDS)
     rows = read_results(NAME)
     draw(rows)
     for family, model in SETTINGS:
         for T in LENGTHS:
             mean = mean_norms(rows, family, model, T)
-            ratios = ", ".join(f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained"))
+            ratios = ", ".join(
+                f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained")
+            )
             print(f"{family} {model}, T = {T}: |dL/dh(1)| / |dL/dh(T-1)| = {ratios}")
     print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
 
 
-def measure(args: Namespace) -> list[dict[str, Any]]:
+def measure(executor: Executor) -> list[dict[str, Any]]:
     """Return one row for each family, model, length, seed, moment and step t."""
     plan = [(family, model, T, seed) for family, model in SETTINGS for T in LENGTHS for seed in SEEDS]
     jobs = [training_job(*run) for run in plan]
-    run_jobs(jobs, args)
+    run_jobs(jobs, executor)
     rows = []
     for (family, name, T, seed), job in zip(plan, jobs):
         for moment, norms in gradient_norms(job.run_dir, NUM_PALINDROMES).items():
@@ -82,16 +87,13 @@ def gradient_norms(run_dir: Path, num_palindromes: int) -> dict[str, Tensor]:
 def state_gradients(model: VanillaRNN | LSTM, palindromes: Tensor) -> Tensor:
     """Return dL/dh(t) of every palindrome's own cross-entropy L, along all paths: (T-1, B, n) for (B, T) palindromes.
 
-    `bptt.py` hands out d_a[t] as the gradient of z(t), and h(t) acts on L through a(t+1) = z(t+1) + W h(t): so
+    The gradient of z(t) is d_a[t], and h(t) acts on L directly and through a(t+1) = z(t+1) + W h(t): so
     dL/dh(t) = direct part + W^T d_a[t+1].
     """
-    z = model.input_part(palindromes[:, :-1])
-    if isinstance(model, LSTM):
-        W, zeros = model.W_h, z.new_zeros(z.shape[1], model.W_h.shape[1])
-        h, _ = lstm_sequence(z, zeros, zeros, W)
-    else:
-        W = model.W_hh
-        h = rnn_sequence(z, z.new_zeros(z.shape[1:]), W)
+    W_x, W, b = (model.W_x, model.W_h, model.b) if isinstance(model, LSTM) else (model.W_hx, model.W_hh, model.b_h)
+    x = as_vectors(palindromes[:, :-1], W_x.shape[1]).to(W_x).transpose(0, 1)  # (T-1, B, d)
+    z, zeros = input_part(x, W_x, b), x.new_zeros(x.shape[1], W.shape[1])
+    h = lstm_states(z, zeros, zeros, W, "bptt")[0] if isinstance(model, LSTM) else rnn_states(z, zeros, W)
     logits = h[-1] @ model.W_ph.t() + model.b_p
     loss = F.cross_entropy(logits, palindromes[:, -1], reduction="sum")  # a sum: each palindrome keeps its own gradient
     d_h, d_a = torch.autograd.grad(loss, (h, z))
@@ -111,7 +113,7 @@ def mean_norms(rows: list[dict[str, Any]], family: str, model: str, T: int) -> d
 
 
 def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw one panel for each model and setting; full lines after training, dotted ones before."""
+    """Draw one panel for each model and setting: full lines after training, dotted ones before."""
     from common.figure import COLOURS, new_figure, save_figure
 
     figure, panels = new_figure(2, 2, sharex=True)

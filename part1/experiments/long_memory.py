@@ -2,24 +2,25 @@
 
     python -m part1.experiments.long_memory --jobs 2
 
-The equations, 128 hidden units and batches are those of `accuracy_by_length.py`; `train.py --preset long_memory` changes the
-rest:
+The equations, 128 hidden units and batches are those of `accuracy_by_length.py`; `train.py --preset long_memory`
+changes the rest:
 
-* RNN: W_hh = 2 I makes every unit a switch with two stable states. The first digit sets the switches, later ones cannot turn
-  them, and what is left to learn is to read them.
+* RNN: W_hh = 2 I makes every unit a switch with two stable states. The first digit sets the switches, later ones cannot
+  turn them, and what is left to learn is to read them.
 * LSTM: chrono gates and a curriculum: what was learnt on short palindromes carries over to longer ones.
 
-The results are report/results/part1_long_memory.csv, one row a run, and part1_long_memory_gradients.csv, how much of the
-gradient arrives at which step of 1,000; and a figure of each.
+The results are report/results/part1_long_memory.csv, one row for each run, and part1_long_memory_gradients.csv, how
+much of the gradient arrives at which step of 1,000; and a figure of each.
 """
 
 from typing import Any
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
-from part1.experiments.accuracy_by_length import NAME as HANDOUT
-from part1.experiments.accuracy_by_length import by_curve, draw_curve
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Job
+from common.paths import ROOT, short_path
+from part1.experiments import accuracy_by_length
+from part1.experiments.accuracy_by_length import COLUMNS, by_curve, draw_curve
 from part1.experiments.gradient_flow import gradient_norms
 
 RUNS = ROOT / "runs" / "part1" / "long_memory"
@@ -33,12 +34,16 @@ PUBLISHED = {"RNN": [(5, 1.0), (10, 1.0), (15, 1.0)], "LSTM": [(20, 0.6), (40, 0
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
         plan = full_plan()
-        results = run_jobs([training_job(*run) for run in plan], args)
-        rows = [{"model": model, "T": T, "seed": seed, **result} for (model, T, seed), result in sorted(zip(plan, results))]
-        write_results(NAME, rows, seeds=list(range(NUM_SEEDS_LONGEST)), training_seconds=sum(row["seconds"] for row in rows))
+        results = run_jobs([training_job(*run) for run in plan], args.executor)
+        rows = [
+            {"model": model, "T": T, "seed": seed, **{name: result[name] for name in COLUMNS}}
+            for (model, T, seed), result in sorted(zip(plan, results), key=lambda pair: pair[0])
+        ]
+        seconds = sum(row["seconds"] for row in rows)
+        write_results(NAME, rows, seeds=list(range(NUM_SEEDS_LONGEST)), training_seconds=seconds)
         write_results(GRADIENTS, gradients(), seeds=list(range(NUM_SEEDS_LONGEST)))
     rows, curves = read_results(NAME), read_results(GRADIENTS)
     draw_accuracy(rows)
@@ -67,11 +72,13 @@ def training_job(model: str, T: int, seed: int) -> Job:
 
 
 def gradients() -> list[dict[str, Any]]:
-    """Return one row for each model, moment and step t: the mean of |dL/dh(t)| over the seeds of the longest palindromes."""
+    """Return one row for each model, moment and step t: the mean of |dL/dh(t)| over the longest runs' seeds."""
     rows = []
     for model in MODELS:
         T = LENGTHS[-1]
-        runs = [gradient_norms(training_job(model, T, seed).run_dir, NUM_PALINDROMES) for seed in range(NUM_SEEDS_LONGEST)]
+        runs = [
+            gradient_norms(training_job(model, T, seed).run_dir, NUM_PALINDROMES) for seed in range(NUM_SEEDS_LONGEST)
+        ]
         for moment in ("initial", "trained"):
             norms = sum(run[moment] for run in runs) / len(runs)
             rows += [
@@ -82,10 +89,10 @@ def gradients() -> list[dict[str, Any]]:
 
 
 def draw_accuracy(rows: list[dict[str, Any]]) -> None:
-    """Draw one panel a model: the handout's settings, the published curves, and ours up to T = 1,000."""
+    """Draw one panel for each model: the handout's settings, the published curves, and ours up to T = 1,000."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
-    handout = [row for row in read_results(HANDOUT) if row["family"] == "handout"]
+    handout = [row for row in read_results(accuracy_by_length.NAME) if row["family"] == "handout"]
     figure, panels = new_figure(1, 2, sharey=True)
     for axes, model in zip(panels, MODELS):
         families = (("handout's settings", handout), ("long memory", [{**row, "family": NAME} for row in rows]))
@@ -101,7 +108,7 @@ def draw_accuracy(rows: list[dict[str, Any]]) -> None:
 
 
 def draw_gradients(curves: list[dict[str, Any]]) -> None:
-    """Draw one panel a model: dotted before training, full lines after, as far as float64 reaches."""
+    """Draw one panel for each model: dotted before training, full lines after, as far as float64 reaches."""
     from common.figure import COLOURS, new_figure, save_figure
 
     figure, panels = new_figure(1, 2)
@@ -110,7 +117,10 @@ def draw_gradients(curves: list[dict[str, Any]]) -> None:
             points = [(row["t"], row["norm"]) for row in curves if (row["model"], row["moment"]) == (model, moment)]
             label = "before training" if moment == "initial" else "after training"
             axes.plot(
-                *zip(*(point for point in points if point[1] > 0)), style, color=COLOURS[MODELS.index(model)], label=label
+                *zip(*(point for point in points if point[1] > 0)),
+                style,
+                color=COLOURS[MODELS.index(model)],
+                label=label,
             )
         axes.set(xlim=(0, LENGTHS[-1]), yscale="log", xlabel="step $t$", title=model)
     panels[0].set_ylabel(r"$\|\partial \mathcal{L} / \partial h^{(t)}\|$")

@@ -2,27 +2,27 @@
 
     python -m part1.experiments.optimizers --jobs 2
 
-* Palindromes of 10 digits, the RNN, the same weights and batches for every optimizer. Each gets the learning rate of its
-  grid with the lowest mean validation loss over the run, averaged over the seeds.
-* f(x, y) = (x^2 + 50 y^2) / 2, whose curvature is 50 times larger across the valley than along it: 40 steps from one point,
-  each optimizer with the learning rate of a grid that gives the lowest mean f along the path.
+* Palindromes of 10 digits, the RNN, the same weights and batches for every optimizer. Each gets the learning rate of
+  its grid with the lowest mean validation loss over the run, averaged over the seeds.
+* f(x, y) = (x^2 + 50 y^2) / 2, whose curvature is 50 times larger across the valley than along it: 40 steps from one
+  point, each optimizer with the learning rate of a grid that gives the lowest mean f along the path.
 
 The results are report/results/part1_optimizers.csv (the loss curves) with the whole grid in the .json beside it, and
 part1_optimizer_paths.csv; the figures have the same names.
 """
 
 import math
-from argparse import Namespace
 from statistics import mean
 from typing import Any
 
 import torch
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.optimizers import OPTIMIZERS
+from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
-from part1.optimizers import OPTIMIZERS
 
 CURVES, PATHS = "part1_optimizers", "part1_optimizer_paths"
 RUNS = ROOT / "runs" / "part1" / "optimizers"
@@ -42,9 +42,9 @@ PATH_LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 9)]  # 1e-4 ... 100
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
-        curves, grid = train_all(args)
+        curves, grid = train_all(args.executor)
         write_results(CURVES, curves, seeds=SEEDS, settings=SETTINGS, mean_validation_loss=grid)
         write_results(PATHS, all_paths(), curvature=CURVATURE.tolist(), start=START)
     curves, paths = read_results(CURVES), read_results(PATHS)
@@ -55,13 +55,17 @@ def main() -> None:
         last = [max((r for r in rows if r["seed"] == seed), key=lambda r: r["step"]) for seed in SEEDS]
         end = [row for row in paths if row["optimizer"] == name][-1]
         steps, loss = mean(row["step"] for row in last), mean(row["validation_loss"] for row in last)
-        print(f"{name}: learning rate {rows[0]['learning_rate']:g}, validation loss {loss:.3f} after {steps:.0f} steps;")
-        print(f"    in the valley: learning rate {end['learning_rate']:.2g}, f = {end['f']:.1e} after {PATH_STEPS} steps")
+        print(
+            f"{name}: learning rate {rows[0]['learning_rate']:g}, validation loss {loss:.3f} after {steps:.0f} steps;"
+        )
+        print(
+            f"    in the valley: learning rate {end['learning_rate']:.2g}, f = {end['f']:.1e} after {PATH_STEPS} steps"
+        )
     print(f"results and figures: {short_path(FIGURES)}/{CURVES}.pdf and {PATHS}.pdf, report/results/ likewise")
 
 
-def train_all(args: Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
-    """Return the validation curves at each optimizer's best learning rate, and every learning rate's mean validation loss."""
+def train_all(executor: Executor) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Return the validation curves at each optimizer's best learning rate, and every rate's mean validation loss."""
     plan = [(name, lr, seed) for name, rates in LEARNING_RATES.items() for lr in rates for seed in SEEDS]
     jobs = [
         Job(
@@ -71,7 +75,7 @@ def train_all(args: Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str
         )
         for name, lr, seed in plan
     ]
-    run_jobs(jobs, args)
+    run_jobs(jobs, executor)
     losses = {
         run: read_metrics(job.run_dir / "metrics.csv")["validation_loss"] for run, job in zip(plan, jobs)
     }  # [(step, loss), ...]
@@ -90,7 +94,7 @@ def train_all(args: Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str
 
 
 def mean_over_run(losses: list[tuple[int, float]]) -> float:
-    """The mean over all evaluations up to the last possible one; a run that has converged keeps its last loss."""
+    """Return the mean over all evaluations up to the last possible one; a converged run keeps its last loss."""
     num_evaluations = SETTINGS["train_steps"] // SETTINGS["eval_every"]
     values = [loss for _, loss in losses]
     return mean(values + [values[-1]] * (num_evaluations - len(values)))
@@ -146,7 +150,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> None:
 
 
 def draw_paths(rows: list[dict[str, Any]]) -> None:
-    """Draw one panel an optimizer: level lines of f and the path."""
+    """Draw one panel for each optimizer: level lines of f and the path."""
     from common.figure import COLOURS, new_figure, save_figure
 
     figure, panels = new_figure(2, 3, height=1.7, sharex=True, sharey=True)
@@ -155,10 +159,14 @@ def draw_paths(rows: list[dict[str, Any]]) -> None:
     for k, (axes, name) in enumerate(zip(panels, OPTIMIZERS)):
         chosen = [row for row in rows if row["optimizer"] == name]
         axes.contour(x, y, f, levels=[0.1, 1, 4, 9, 16, 25, 36], colors="0.75", linewidths=0.6)
-        axes.plot([r["x"] for r in chosen], [r["y"] for r in chosen], "o-", color=COLOURS[k], markersize=2, linewidth=0.9)
+        axes.plot(
+            [r["x"] for r in chosen], [r["y"] for r in chosen], "o-", color=COLOURS[k], markersize=2, linewidth=0.9
+        )
         axes.plot(0, 0, "k+")
         axes.set(
-            title=f"{name} ({chosen[0]['learning_rate']:.2g}): $f$ = {chosen[-1]['f']:.0e}", xlim=(-4.6, 1.6), ylim=(-1.4, 1.4)
+            title=f"{name} ({chosen[0]['learning_rate']:.2g}): $f$ = {chosen[-1]['f']:.0e}",
+            xlim=(-4.6, 1.6),
+            ylim=(-1.4, 1.4),
         )
         axes.grid(False)
     for axes in panels[3:]:

@@ -2,14 +2,15 @@
 
     python -m part2.experiments.grimm --jobs 2
 
-Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, with the best
-weights of the first run, what it writes. Results, each a CSV under report/results/ with a .json beside it:
+Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, with
+the best weights of the first run, what it writes. Results, each a CSV under report/results/ with a .json beside it:
 
 * part2_grimm_curves: loss and accuracy, the mean over the batches logged since the last row, and on the held-out tail.
 * part2_grimm_samples: five greedy texts of 200 characters at five stages of training; for 2.4b, the first 30 of each.
-* part2_grimm_temperatures: how varied and how real the words are at seven temperatures, over 64 texts of 200 characters from
-  each of the three runs.
-* part2_grimm_texts: three texts for each of the handout's temperatures. part2_grimm_completions: ten prompts, completed.
+* part2_grimm_temperatures: how varied and how real the words are at seven temperatures, over 64 texts of 200 characters
+  from each of the three runs.
+* part2_grimm_texts: three texts for each of the handout's temperatures. part2_grimm_completions: ten prompts,
+  completed.
 """
 
 import json
@@ -20,9 +21,11 @@ from typing import Any
 
 import torch
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, seeded_generator, short_path
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Job
+from common.machine import seeded_generator
+from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
 from part2.dataset import decode, encode, find_text, readable
 from part2.model import TextGenerationModel, load_model
@@ -40,9 +43,9 @@ UVA_2021 = {
     "num_epochs": 6,
     "eval_every": 127,  # twice an epoch
 }
-JOBS = [Job("part2/train.py", ROOT / "runs" / "part2" / f"grimm_study_seed{k}", {**DEFAULT, "seed": k}) for k in SEEDS] + [
-    Job("part2/train.py", ROOT / "runs" / "part2" / "grimm_study_1024", {**UVA_2021, "seed": 0})
-]
+JOBS = [
+    Job("part2/train.py", ROOT / "runs" / "part2" / f"grimm_study_seed{k}", {**DEFAULT, "seed": k}) for k in SEEDS
+] + [Job("part2/train.py", ROOT / "runs" / "part2" / "grimm_study_1024", {**UVA_2021, "seed": 0})]
 TEMPERATURES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2)
 HANDOUT_TEMPERATURES = (0, 0.5, 1, 2)  # 0: greedy
 NUM_TEXTS, TEXT_LENGTH = 64, 200
@@ -61,14 +64,16 @@ PROMPTS = (
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
-        results = run_jobs(JOBS, args)
+        results = run_jobs(JOBS, args.executor)
         settings = {"default": DEFAULT, "UvA 2021": UVA_2021}
         write_results("part2_grimm_curves", curves(), seeds=SEEDS, settings=settings, results=results)
         write_results("part2_grimm_samples", samples(), seeds=SEEDS[:1])
         models = [load_model(job.run_dir) for job in JOBS[: len(SEEDS)]]
-        write_results("part2_grimm_temperatures", temperatures(models), seeds=SEEDS, texts=NUM_TEXTS, length=TEXT_LENGTH)
+        write_results(
+            "part2_grimm_temperatures", temperatures(models), seeds=SEEDS, texts=NUM_TEXTS, length=TEXT_LENGTH
+        )
         write_results("part2_grimm_texts", texts(*models[0]), seeds=SEEDS[:1])
         write_results("part2_grimm_completions", completions(*models[0]), seeds=SEEDS[:1])
     draw_curves(read_results("part2_grimm_curves"))
@@ -76,9 +81,12 @@ def main() -> None:
     draw_temperatures(rows)
     for tau in TEMPERATURES:
         chosen = [row for row in rows if row["temperature"] == tau]
-        shares = ", ".join(f"{mean(row[name] for row in chosen):.3f} {name}" for name in ("real_words", "distinct_pairs"))
+        shares = ", ".join(
+            f"{mean(row[name] for row in chosen):.3f} {name}" for name in ("real_words", "distinct_pairs")
+        )
         print(f"temperature {tau:g}: {shares}")
-    print(f"figures: {short_path(FIGURES)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf; report/results/ likewise")
+    figures = f"{short_path(FIGURES)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf"
+    print(f"figures: {figures}; report/results/ likewise")
 
 
 def curves() -> list[dict[str, Any]]:
@@ -88,7 +96,11 @@ def curves() -> list[dict[str, Any]]:
         metrics = {name: dict(pairs) for name, pairs in read_metrics(job.run_dir / "metrics.csv").items()}
         last = 0
         for step in metrics["held_out_loss"]:
-            row = {"lstm_hidden_dim": job.arguments.get("lstm_hidden_dim", 128), "seed": job.arguments["seed"], "step": step}
+            row = {
+                "lstm_hidden_dim": job.arguments.get("lstm_hidden_dim", 128),
+                "seed": job.arguments["seed"],
+                "step": step,
+            }
             for name in ("loss", "accuracy"):
                 row[name] = f"{mean(value for k, value in metrics[name].items() if last < k <= step):.5f}"
                 row[f"held_out_{name}"] = f"{metrics[f'held_out_{name}'][step]:.5f}"
@@ -166,7 +178,9 @@ def draw_curves(rows: list[dict[str, Any]]) -> None:
                 read = [row["step"] * characters for row in chosen]
                 label = f"{'2 x 128' if n == 128 else '1 x 1024'} units" if seed == SEEDS[0] else None
                 style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "linewidth": 0.9}
-                axes.plot(read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out")
+                axes.plot(
+                    read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out"
+                )
                 axes.plot(read, [row[name] for row in chosen], **style, alpha=0.4, label=label and f"{label}, training")
         axes.set(xlabel="characters read (millions)", ylabel="cross-entropy (nats)" if name == "loss" else name)
     panels[0].set_ylim(top=2.2)
@@ -182,7 +196,9 @@ def draw_temperatures(rows: list[dict[str, Any]]) -> None:
     figure, (axes,) = new_figure()
     labels = {"real_words": "words that the book has", "distinct_pairs": "distinct pairs of words"}
     for k, (name, label) in enumerate(labels.items()):
-        axes.plot([row["temperature"] for row in rows], [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=label)
+        axes.plot(
+            [row["temperature"] for row in rows], [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=label
+        )
         means = [mean(row[name] for row in rows if row["temperature"] == tau) for tau in TEMPERATURES]
         axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])
     axes.set(xlabel="temperature (0: the likeliest character)", ylabel="share", ylim=(0, 1.03))

@@ -1,28 +1,30 @@
-"""Optimizers and initialisations on Tang poems (PRML 2.1 and 2.3), and the poems that come of it (PRML 2.2).
+"""Optimizers and initialisations on Tang poems (PRML 2.1 and 2.3), and the poems that result (PRML 2.2).
 
     python -m part2.experiments.poems --jobs 2
 
-* Six optimizers, each at every learning rate of a grid, for 8 epochs on 3,000 poems; shown is the rate with the lowest held-out
-  loss after the last epoch, over three seeds.
+* Six optimizers, each at every learning rate of a grid, for 8 epochs on 3,000 poems. The rate with the lowest held-out
+  loss after the last epoch is shown, over three seeds.
 * Four initialisations, with Adam at its best rate.
-* One run on all poems, with early stopping: the defaults of `train.py --poems tang`, in bf16. From its best weights, poems that
-  begin with each of seven characters.
+* One run on all poems, with early stopping: the defaults of `train.py --poems tang`, in bf16. From its best weights,
+  poems that begin with each of seven characters.
 
-The results are part2_poems_optimizers, part2_poems_inits, part2_poems_tang (the curve) and part2_poems (the verses) under
-report/results/.
+The results are part2_poems_optimizers, part2_poems_inits, part2_poems_tang (the curve) and part2_poems (the verses)
+under report/results/.
 """
 
 import json
-from argparse import Namespace
 from statistics import mean
 from typing import Any
 
 import torch
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, seeded_generator, short_path
-from common.run_folder import read_metrics, write_atomically
+from common.command import run_command
+from common.data import write_atomically
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.machine import seeded_generator
+from common.paths import ROOT, short_path
+from common.run_folder import read_metrics
 from part2.dataset import decode, encode
 from part2.model import INITS, load_model
 from part2.poems import END, FIRST_CHARACTERS, read_poems
@@ -42,16 +44,20 @@ TANG = Job("part2/train.py", RUNS / "tang", {"poems": "tang", "precision": "bf16
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
         write_poems()
-        rates, grid = best_rates(args)
-        described = {"seeds": SEEDS, "settings": {**SETTINGS, "poems": f"{NUM_POEMS} Tang poems"}, "held_out_loss": grid}
-        rows = curves([(name, rate, "uniform") for name, rate in rates.items()], args)
+        rates, grid = best_rates(args.executor)
+        described = {
+            "seeds": SEEDS,
+            "settings": {**SETTINGS, "poems": f"{NUM_POEMS} Tang poems"},
+            "held_out_loss": grid,
+        }
+        rows = curves([(name, rate, "uniform") for name, rate in rates.items()], args.executor)
         write_results("part2_poems_optimizers", rows, **described)
-        rows = curves([("adam", rates["adam"], init) for init in INITS], args)
+        rows = curves([("adam", rates["adam"], init) for init in INITS], args.executor)
         write_results("part2_poems_inits", rows, **described)
-        (result,) = run_jobs([TANG], args)
+        (result,) = run_jobs([TANG], args.executor)
         losses = read_metrics(TANG.run_dir / "metrics.csv")["held_out_loss"]
         rows = [{"epoch": k, "step": step, "held_out_loss": loss} for k, (step, loss) in enumerate(losses, start=1)]
         write_results("part2_poems_tang", rows, seeds=[0], result=result)
@@ -81,21 +87,23 @@ def job(optimizer: str, learning_rate: float, init: str, seed: int) -> Job:
     return Job("part2/train.py", RUNS / f"{optimizer}_{learning_rate:g}_{init}_seed{seed}", arguments)
 
 
-def best_rates(args: Namespace) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+def best_rates(executor: Executor) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Return each optimizer's best learning rate, and the last held-out loss at every rate, both of the first seed."""
     plan = [(name, rate) for name, rates in LEARNING_RATES.items() for rate in rates]
     jobs = [job(name, rate, "uniform", SEEDS[0]) for name, rate in plan]
-    run_jobs(jobs, args)
+    run_jobs(jobs, executor)
     last = {run: read_metrics(job.run_dir / "metrics.csv")["held_out_loss"][-1][1] for run, job in zip(plan, jobs)}
     grid = {name: {f"{rate:g}": last[name, rate] for rate in rates} for name, rates in LEARNING_RATES.items()}
-    return {name: min(rates, key=lambda rate, name=name: last[name, rate]) for name, rates in LEARNING_RATES.items()}, grid
+    return {
+        name: min(rates, key=lambda rate, name=name: last[name, rate]) for name, rates in LEARNING_RATES.items()
+    }, grid
 
 
-def curves(settings: list[tuple[str, float, str]], args: Namespace) -> list[dict[str, Any]]:
+def curves(settings: list[tuple[str, float, str]], executor: Executor) -> list[dict[str, Any]]:
     """Return one row for each epoch of each seed of each (optimizer, learning rate, initialisation)."""
     plan = [(*setting, seed) for setting in settings for seed in SEEDS]
     jobs = [job(*run) for run in plan]
-    run_jobs(jobs, args)
+    run_jobs(jobs, executor)
     return [
         {"optimizer": name, "learning_rate": rate, "init": init, "seed": seed, "epoch": epoch, "held_out_loss": loss}
         for (name, rate, init, seed), job in zip(plan, jobs)

@@ -2,24 +2,24 @@
 
     python -m part2.experiments.shakespeare
 
-The first 90 % of the characters are trained on, the last 10 % held out, as nanoGPT does (its README: 1.88 nats a character in
-about three minutes of a laptop's processor, 1.4697 in about three minutes of an A100). Two runs of `train.py`, one after the
-other so that each has both cores; time counts everything, evaluations and checkpoints included. The result is
-report/results/part2_shakespeare.csv, and the figure of the same name. part2_shakespeare_words.csv says what the words cost that
-stand in the held-out part only.
+The first 90 % of the characters are trained on, the last 10 % held out, as nanoGPT does (its README: 1.88 nats a
+character in about three minutes of a laptop's processor, 1.4697 in about three minutes of an A100). Two runs of
+`train.py`, one after the other so that each has both cores; time counts everything, evaluations and checkpoints
+included. The result is report/results/part2_shakespeare.csv, and the figure of the same name.
+part2_shakespeare_words.csv says what the words cost that occur in the held-out part only.
 """
 
 import re
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
 from part2.dataset import IGNORED, Corpus, held_out_batches
 from part2.download import save_book
@@ -43,11 +43,11 @@ NANOGPT = {"laptop": 1.88, "A100": 1.4697}  # nats a character, its README
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if not args.draw_only:
         text = save_book("shakespeare")
         settings = {name: {**SETTINGS, **RUNS[name]} for name in RUNS}
-        write_results(NAME, measure(text, args), seeds=[0], settings=settings)
+        write_results(NAME, measure(text, args.executor), seeds=[0], settings=settings)
         write_results(f"{NAME}_words", costs_of_words(text), seeds=[0])
     rows = read_results(NAME)
     draw(rows)
@@ -65,11 +65,11 @@ def run_folder(name: str) -> Path:
     return ROOT / "runs" / "part2" / f"shakespeare {name}".replace(" ", "_")
 
 
-def measure(text: Path, args: Namespace) -> list[dict[str, Any]]:
+def measure(text: Path, executor: Executor) -> list[dict[str, Any]]:
     """Return one row for each evaluation of each run."""
     rows = []
     for name, settings in RUNS.items():
-        run_jobs([Job("part2/train.py", run_folder(name), {"txt_file": str(text), **SETTINGS, **settings})], args)
+        run_jobs([Job("part2/train.py", run_folder(name), {"txt_file": str(text), **SETTINGS, **settings})], executor)
         metrics = read_metrics(run_folder(name) / "metrics.csv")
         seconds = dict(metrics["seconds"])
         rows += [
@@ -81,7 +81,7 @@ def measure(text: Path, args: Namespace) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def costs_of_words(text: Path) -> list[dict[str, Any]]:
-    """Return how each run's loss is made up: of the held-out words that the training part has not, and of all the rest."""
+    """Return what each run's loss consists of: held-out words that the training part does not have, and the rest."""
     corpus, content = Corpus(text, held_out=0.1), text.read_text(encoding="utf-8")
     known = set(re.findall(r"[a-z']+", content[: corpus.num_train].lower()))
     tail = content[corpus.num_train :]
@@ -93,11 +93,19 @@ def costs_of_words(text: Path) -> list[dict[str, Any]]:
         (model, _), state, losses = load_model(run_folder(name)), None, []
         for inputs, targets, fresh in held_out_batches(corpus):
             logits, state = model.run(inputs, None if fresh else state)
-            losses.append(F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED))  # (T, B)
+            losses.append(
+                F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+            )  # (T, B)
         losses = torch.cat(losses).t().flatten()[: len(tail)]  # stream after stream: the order of the text
         for words, chosen in (("not in the training part", unseen), ("all other characters", ~unseen)):
             share, loss = chosen.float().mean().item(), losses[chosen].mean().item()
-            row = {"run": name, "words": words, "share_of_characters": share, "loss": loss, "contribution": share * loss}
+            row = {
+                "run": name,
+                "words": words,
+                "share_of_characters": share,
+                "loss": loss,
+                "contribution": share * loss,
+            }
             rows.append({key: f"{value:.5f}" if isinstance(value, float) else value for key, value in row.items()})
     return rows
 

@@ -2,16 +2,18 @@
 
     python -m part3.experiments.citation --jobs 2
 
-GCN, GAT and the MLP without edges, on the public split and on random ones. Interrupt it at will: finished runs are kept. Writes
-report/results/part3_citation.csv, one row a run, and the figure of the same name.
+GCN, GAT and the MLP without edges, on the public split and on random ones. It may be interrupted at any time: finished
+runs are kept. Writes report/results/part3_citation.csv, one row a run, and the figure of the same name.
 """
 
+from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
+from common.command import run_command
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.paths import ROOT, short_path
 
 NAME = "part3_citation"
 RUNS, NUM_RUNS = ROOT / "runs" / "part3" / "citation", 100
@@ -30,28 +32,36 @@ PUBLISHED = {
 
 
 def main() -> None:
-    args = experiment_parser(__doc__).parse_args()
+    args = ExperimentParser(__doc__).parse_args()
     if args.draw_only:
         rows = read_results(NAME)
     else:
-        settings = [(dataset, split, model) for model in MODELS for split in SPLITS for dataset in DATASETS]
-        results = run_jobs([training_job(*setting) for setting in settings], args)
-        rows = [
-            {"dataset": dataset, "split": split, "model": model, "seed": seed, "accuracy": accuracy, "epochs": epochs}
-            for (dataset, split, model), result in zip(settings, results)
-            for seed, (accuracy, epochs) in enumerate(zip(result["accuracies"], result["epochs"]))
-        ]
-        write_results(NAME, rows, seeds=list(range(NUM_RUNS)), training_seconds=sum(result["seconds"] for result in results))
+        rows, seconds = train_all(args.executor)
+        write_results(NAME, rows, seeds=list(range(NUM_RUNS)), training_seconds=seconds)
     print("per cent of the test nodes, mean and standard deviation over runs")
     for setting, accuracies in by_setting(rows).items():
-        beside = f"; published {PUBLISHED[setting]}" if setting in PUBLISHED else ""
-        print(f"{', '.join(setting)}: {mean(accuracies):.2f} ± {stdev(accuracies):.2f} ({len(accuracies)} runs){beside}")
+        spread = f"{mean(accuracies):.2f} ± {stdev(accuracies):.2f} ({len(accuracies)} runs)"
+        published = f"; published {PUBLISHED[setting]}" if setting in PUBLISHED else ""
+        print(f"{', '.join(setting)}: {spread}{published}")
     draw(rows)
     print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
 
 
+def train_all(executor: Executor) -> tuple[list[dict[str, Any]], float]:
+    """Return a row for each run, and the seconds that all of them took."""
+    settings = [(dataset, split, model) for model in MODELS for split in SPLITS for dataset in DATASETS]
+    results = run_jobs([training_job(*setting) for setting in settings], executor)
+    rows = []
+    for (dataset, split, model), result in zip(settings, results):
+        for seed in range(NUM_RUNS):
+            row = {"dataset": dataset, "split": split, "model": model, "seed": seed}
+            row |= {"accuracy": result["accuracies"][seed], "epochs": result["epochs"][seed]}
+            rows.append(row)
+    return rows, sum(result["seconds"] for result in results)
+
+
 def training_job(dataset: str, split: str, model: str) -> Job:
-    """The training behind one setting."""
+    """Return the training behind one setting."""
     arguments = {"dataset": dataset, "split": split, "model": model, "runs": NUM_RUNS}
     return Job("part3/train.py", RUNS / f"{dataset}_{split}_{model}", arguments)
 
@@ -72,7 +82,7 @@ def draw(rows: list[dict[str, Any]]) -> None:
     settings = by_setting(rows)
     for axes, dataset in zip(panels, DATASETS):
         labels = []
-        for k, (split, model) in enumerate((split, model) for split in SPLITS for model in MODELS):
+        for k, (split, model) in enumerate(product(SPLITS, MODELS)):
             accuracies = settings[dataset, split, model]
             colour = COLOURS[SPLITS.index(split)]
             (violin,) = axes.violinplot(accuracies, [k], widths=0.8, showextrema=False)["bodies"]

@@ -2,14 +2,15 @@
 
     python -m part3.experiments.qm9 --jobs 3
 
-Five models, each on all training molecules of qm9_g4mp2.csv once and on 20,000 of them with three seeds. Results:
-report/results/part3_qm9.csv, one row a run; part3_qm9_curves.csv, the validation losses; part3_qm9_limits.csv, what limits
-the best model. Figures: part3_qm9_curves and part3_qm9_errors. Interrupt it at will: finished runs are kept, the others
-resumed.
+Five models are each trained once on all training molecules of qm9_g4mp2.csv, and with three seeds on 20,000 of them.
+Results: report/results/part3_qm9.csv, one row a run; part3_qm9_curves.csv, the validation losses;
+part3_qm9_limits.csv, what limits the best model. Figures: part3_qm9_curves and part3_qm9_errors. The experiment can be
+interrupted at any time: when started again, it keeps finished runs and resumes the others.
 """
 
 import csv
 from argparse import Namespace
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -18,13 +19,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from common.command import run_command
 from common.data import find_data
-from common.errors import run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, short_path
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.paths import ROOT, short_path
 from common.run_folder import load_checkpoint, read_metrics
 from part3.qm9.data import EDGE_ATTR_DIM, Z_ONE_HOT_DIM, get_labels, split_and_scale
-from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, extra
+from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, import_optional
 from part3.qm9.networks import GNN, build_model
 from part3.qm9.sources import SPLITS, read_smiles_csv
 
@@ -67,13 +69,13 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = experiment_parser(__doc__)
+    parser = ExperimentParser(__doc__)
     parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
     args = parser.parse_args()
     if not args.draw_only:
         table = find_data(TABLE, args.data_dir)
-        molecules = read_smiles_csv(table)  # into the cache, before several runs want it at once
-        rows = measure(table, int((molecules.splits == SPLITS.index("train")).sum()), args)
+        molecules = read_smiles_csv(table)  # fills the cache before several runs need it at once
+        rows = measure(table, int((molecules.splits == SPLITS.index("train")).sum()), args.executor)
         write_results(NAME, rows, seeds=[*SEEDS_FEW], training_seconds=sum(row["seconds"] for row in rows))
         write_results(f"{NAME}_curves", curves())
         write_results(f"{NAME}_limits", limits(table, molecules))
@@ -81,11 +83,13 @@ def main() -> None:
     draw_curves(rows, losses)
     draw_errors(rows)
     for (model, num_train), chosen in by_model(rows).items():
-        keys = ("test_mae_mev", "permuted_test_mae_mev", "counts_mae_mev")
-        error, permuted, line = (mean(row[key] for row in chosen) for key in keys)
+        error = mean(row["test_mae_mev"] for row in chosen)
+        permuted = mean(row["permuted_test_mae_mev"] for row in chosen)
+        counts = mean(row["counts_mae_mev"] for row in chosen)
         print(
-            f"{model}, {num_train:,} training molecules: mean absolute error {error:.1f} meV, renumbered {permuted:.1f} meV; "
-            f"{line / error:.2f} times less than counting atoms and bonds ({line:.1f} meV)"
+            f"{model}, {num_train:,} training molecules: mean absolute error {error:.1f} meV, renumbered "
+            f"{permuted:.1f} meV; {counts / error:.2f} times lower than a linear fit to the counts of atoms and bonds "
+            f"({counts:.1f} meV)"
         )
     for row in read_results(f"{NAME}_limits"):
         print(f"{row['what']}: {row['mev']} meV ({row['molecules']:,} molecules)")
@@ -100,22 +104,22 @@ def run_folder(model: str, num_train: int | None, seed: int) -> Path:
 def plan() -> list[tuple[str, int | None, int]]:
     """Return (model, training molecules or None for all, seed) of every run, the longest first."""
     models = list(reversed(MODELS))
-    return [(model, None, seed) for model in models for seed in SEEDS_ALL] + [
-        (model, NUM_FEW, seed) for model in models for seed in SEEDS_FEW
-    ]
+    return [*product(models, [None], SEEDS_ALL), *product(models, [NUM_FEW], SEEDS_FEW)]
 
 
-def measure(table: Path, num_all: int, args: Namespace) -> list[dict[str, Any]]:
+def measure(table: Path, num_all: int, executor: Executor) -> list[dict[str, Any]]:
     """Run what is not finished yet and return one row a run."""
     jobs = []
     for model, num_train, seed in plan():
-        size = {"num_train": num_train, "epochs": EPOCHS[model][1]} if num_train else {"epochs": EPOCHS[model][0]}
-        arguments = {"smiles_csv": str(table), **MODELS[model], **size, "seed": seed}
+        epochs_all, epochs_few = EPOCHS[model]
+        arguments = {"smiles_csv": str(table), **MODELS[model], "epochs": epochs_all, "seed": seed}
+        if num_train:
+            arguments |= {"num_train": num_train, "epochs": epochs_few}
         jobs.append(Job("part3/qm9/train.py", run_folder(model, num_train, seed), arguments))
-    rows = [
-        {"model": model, "num_train": num_train or num_all, "seed": seed, **{name: result[name] for name in COLUMNS}}
-        for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, args))
-    ]
+    rows = []
+    for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, executor)):
+        row = {"model": model, "num_train": num_train or num_all, "seed": seed}
+        rows.append(row | {name: result[name] for name in COLUMNS})
     return sorted(rows, key=lambda row: (list(MODELS).index(row["model"]), -row["num_train"], row["seed"]))
 
 
@@ -123,24 +127,23 @@ def curves() -> list[dict[str, Any]]:
     """Return the validation loss after every epoch of every run."""
     rows = []
     for model, num_train, seed in plan():
-        metrics = read_metrics(run_folder(model, num_train, seed) / "metrics.csv")
-        rows += [
-            {"model": model, "subset": num_train or "all", "seed": seed, "epoch": epoch, "validation_loss": f"{loss:.6f}"}
-            for epoch, (_, loss) in enumerate(metrics["validation_loss"], start=1)
-        ]
+        losses = read_metrics(run_folder(model, num_train, seed) / "metrics.csv")["validation_loss"]
+        for epoch, (_, loss) in enumerate(losses, start=1):
+            row = {"model": model, "subset": num_train or "all", "seed": seed, "epoch": epoch}
+            rows.append(row | {"validation_loss": f"{loss:.6f}"})
     return rows
 
 
 def limits(table: Path, molecules: Molecules) -> list[dict[str, Any]]:
-    """Return what limits the best model: its error by kind of test molecule, and the molecules that it cannot tell apart."""
+    """Return what limits the best model: its error by kind of molecule, and molecules that it cannot tell apart."""
     error = errors_of_the_best(molecules)
-    smiles = [line["smiles"] for line in csv.DictReader(table.open(encoding="utf-8", newline="")) if line["split"] == "test"]
+    with table.open(encoding="utf-8", newline="") as file:
+        smiles = [line["smiles"] for line in csv.DictReader(file) if line["split"] == "test"]
     test = molecules.take((molecules.splits == SPLITS.index("test")).nonzero().squeeze(1))
-    kinds = {**by_rings(test), **by_stereo(smiles)}
-    rows = [
-        {"what": f"error, test molecules {kind}", "molecules": int(chosen.sum()), "mev": f"{error[chosen].mean().item():.2f}"}
-        for kind, chosen in kinds.items()
-    ]
+    rows = []
+    for kind, chosen in (by_rings(test) | by_stereo(smiles)).items():
+        mev = f"{error[chosen].mean().item():.2f}"
+        rows.append({"what": f"error, test molecules {kind}", "molecules": int(chosen.sum()), "mev": mev})
     for max_ring in (0, MODELS[BEST]["max_ring"]):
         count, deviation = twins(molecules, max_ring)
         rings = f"with rings of up to {max_ring} atoms" if max_ring else "without rings"
@@ -156,45 +159,51 @@ def errors_of_the_best(molecules: Molecules) -> Tensor:
     model = build_model(Namespace(**checkpoint["arguments"])).eval()
     model.load_state_dict(checkpoint["model"])
     _, _, test = split_and_scale(molecules)
-    batches = [test.batch(part) for part in torch.arange(len(test)).split(1_000)]
-    errors = [(model.predict(batch).squeeze(1) - get_labels(batch)).abs() for batch in batches]
+    errors = [(model.predict(batch).squeeze(1) - get_labels(batch)).abs() for batch in test.batches(1_000)]
     return 1000 * test.std * torch.cat(errors)
 
 
 def by_rings(molecules: Molecules) -> dict[str, Tensor]:
     """Return which molecules (N,) have how many independent rings: bonds less atoms, plus one."""
     num_rings = molecules.num_bonds // 2 - molecules.num_atoms + 1
-    found = {"without rings": num_rings == 0, "with 1 ring": num_rings == 1, "with 2 rings": num_rings == 2}
-    return {**found, "with 3 or more rings": num_rings >= 3}
+    return {
+        "without rings": num_rings == 0,
+        "with 1 ring": num_rings == 1,
+        "with 2 rings": num_rings == 2,
+        "with 3 or more rings": num_rings >= 3,
+    }
 
 
 def by_stereo(smiles: list[str]) -> dict[str, Tensor]:
-    """Return which molecules (N,) have how many centres and double bonds whose arrangement in space is not said."""
-    chem = extra("rdkit.Chem")
+    """Return which molecules (N,) have how many stereocentres and double bonds of unspecified arrangement."""
+    chem = import_optional("rdkit.Chem")
     num_open = torch.tensor([len(chem.FindPotentialStereo(chem.MolFromSmiles(text))) for text in smiles])
     found = {f"with {k or 'no'} open stereo": num_open == k for k in range(4)}
-    return {**found, "with 4 or more open stereo": num_open >= 4}
+    return found | {"with 4 or more open stereo": num_open >= 4}
 
 
 @torch.no_grad()
 def twins(molecules: Molecules, max_ring: int) -> tuple[int, float]:
-    """Return how many molecules a deep GNN gives the same output as another, and their energies' mean deviation in meV.
+    """Return how many molecules get the same output as another from a deep GNN, and their mean deviation in meV.
 
-    Weights are random and in float64, so that two outputs are equal where the network must say the same of both molecules,
-    whatever it learns; then none can come closer to their energies than their mean.
+    The weights are random and in float64, so that two outputs are equal only where the network cannot tell the
+    molecules apart, whatever it learns. The best prediction for them is the mean of their energies; the deviation is
+    from that mean.
     """
     torch.manual_seed(0)
     sizes = (Z_ONE_HOT_DIM, EDGE_ATTR_DIM, 32, 1, MODELS[BEST]["gnn_num_blocks"])
-    network, scaled = GNN(*sizes, residual=True, max_ring=max_ring).double(), ScaledMolecules(molecules, 0.0, 1.0)
-    parts = torch.arange(len(scaled)).split(2_000)
-    outputs = torch.cat([network.predict(scaled.batch(part)) for part in tqdm(parts, unit="batch", disable=None, leave=False)])
-    values, order = outputs.squeeze(1).sort()
-    far = values.diff() > 1e-11 * values.abs().mean()  # rounding stays below 1e-13, different molecules lie mostly above 1e-9
+    network = GNN(*sizes, residual=True, max_ring=max_ring).double()
+    scaled = ScaledMolecules(molecules, 0.0, 1.0)
+    progress = tqdm(scaled.batches(2_000), total=-(-len(scaled) // 2_000), unit="batch", disable=None, leave=False)
+    outputs = torch.cat([network.predict(batch) for batch in progress]).squeeze(1)
+    values, order = outputs.sort()
+    # Relative to the mean, rounding errors stay below 1e-13; different molecules mostly differ by more than 1e-9.
+    differs = values.diff() > 1e-11 * values.abs().mean()
     group = torch.zeros_like(order)
-    group[order[1:]] = far.cumsum(0)
-    sizes = group.bincount()
-    means = torch.zeros(len(sizes), dtype=torch.float64).index_add(0, group, molecules.energies) / sizes
-    alike = sizes[group] > 1
+    group[order[1:]] = differs.cumsum(0)
+    group_sizes = group.bincount()
+    means = torch.zeros(len(group_sizes), dtype=torch.float64).index_add(0, group, molecules.energies) / group_sizes
+    alike = group_sizes[group] > 1
     return int(alike.sum()), 1000 * (molecules.energies - means[group])[alike].abs().mean().item()
 
 
@@ -212,16 +221,20 @@ def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]]) -> Non
 
     figure, panels = new_figure(1, 2, height=2.9, sharey=True)
     num_all = max(row["num_train"] for row in rows)
-    for axes, subset, num_train in zip(panels, ("all", NUM_FEW), (num_all, NUM_FEW)):
+    for axes, subset, num_train in ((panels[0], "all", num_all), (panels[1], NUM_FEW, NUM_FEW)):
         for k, model in enumerate(MODELS):
-            for seed in sorted({row["seed"] for row in losses if (row["model"], row["subset"]) == (model, subset)}):
-                chosen = [row for row in losses if (row["model"], row["subset"], row["seed"]) == (model, subset, seed)]
-                epochs, values = [row["epoch"] for row in chosen], [row["validation_loss"] for row in chosen]
+            by_seed: dict[int, list[dict[str, Any]]] = {}
+            for row in losses:
+                if row["model"] == model and row["subset"] == subset:
+                    by_seed.setdefault(row["seed"], []).append(row)
+            for seed in sorted(by_seed):
+                epochs = [row["epoch"] for row in by_seed[seed]]
+                values = [row["validation_loss"] for row in by_seed[seed]]
                 label = model if seed == 0 and subset == "all" else None
                 axes.plot(epochs, values, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label, linewidth=1)
-        line = mean(row["counts_loss"] for row in rows if row["num_train"] == num_train)
+        counts = mean(row["counts_loss"] for row in rows if row["num_train"] == num_train)
         label = "counts of atoms and bonds" if subset == "all" else None
-        axes.axhline(line, color="0.4", linewidth=0.8, linestyle=":", label=label)
+        axes.axhline(counts, color="0.4", linewidth=0.8, linestyle=":", label=label)
         axes.set(xlabel="epoch", title=f"{num_train:,} training molecules", yscale="log")
     panels[0].set_ylabel("validation loss (z-scores, squared)")
     figure.legend(loc="outside lower center", ncols=2)
@@ -229,30 +242,31 @@ def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]]) -> Non
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> None:
-    """Draw every run's test error, atoms numbered as given and anew."""
+    """Draw every run's test error, with the atoms numbered as given and renumbered."""
     from common.figure import COLOURS, new_figure, save_figure
 
     figure, (axes,) = new_figure(height=2.9)
     num_all = max(row["num_train"] for row in rows)
-    sizes = {num_all: 6, NUM_FEW: 3.5}  # of the dots
     for row in rows:
-        number, size = list(MODELS).index(row["model"]), sizes[row["num_train"]]
-        place = len(MODELS) - 1 - number + (0.15 if row["num_train"] == num_all else -0.15)
+        on_all = row["num_train"] == num_all
+        number = list(MODELS).index(row["model"])
+        y = len(MODELS) - 1 - number + (0.15 if on_all else -0.15)
+        size = 6 if on_all else 3.5
         style = {"marker": "o", "linestyle": "", "color": COLOURS[number]}
-        axes.plot(row["permuted_test_mae_mev"], place, markersize=size + 2, markerfacecolor="none", **style)
-        axes.plot(row["test_mae_mev"], place, markersize=size, **style)
-    for label, style in (
-        ("atoms as numbered in the SMILES", {"markersize": 6}),
-        ("atoms renumbered", {"markersize": 8, "markerfacecolor": "none"}),
-        (f"{NUM_FEW:,} training molecules only", {"markersize": 3.5}),
-    ):
-        axes.plot([], [], "o", color="0.4", label=label, **style)
-    marks = {"chemical\naccuracy": 1000 * KCAL_PER_MOL}
-    for label, column in (("counts of atoms\nand bonds", "counts_mae_mev"), ("training\nmean", "mean_mae_mev")):
-        marks[label] = mean(row[column] for row in rows if row["num_train"] == num_all)
-    for label, value in marks.items():
+        axes.plot(row["permuted_test_mae_mev"], y, markersize=size + 2, markerfacecolor="none", **style)
+        axes.plot(row["test_mae_mev"], y, markersize=size, **style)
+    axes.plot([], [], "o", color="0.4", label="atoms as numbered in the SMILES", markersize=6)
+    axes.plot([], [], "o", color="0.4", label="atoms renumbered", markersize=8, markerfacecolor="none")
+    axes.plot([], [], "o", color="0.4", label=f"{NUM_FEW:,} training molecules only", markersize=3.5)
+
+    def mark(label: str, value: float) -> None:
         axes.axvline(value, color="0.4", linewidth=0.8, linestyle=":")
         axes.text(value, len(MODELS) - 0.35, label, ha="center", va="bottom", fontsize=7, color="0.3")
+
+    rows_all = [row for row in rows if row["num_train"] == num_all]
+    mark("chemical\naccuracy", 1000 * KCAL_PER_MOL)
+    mark("counts of atoms\nand bonds", mean(row["counts_mae_mev"] for row in rows_all))
+    mark("training\nmean", mean(row["mean_mae_mev"] for row in rows_all))
     axes.set(xscale="log", xlabel="mean absolute error on the test molecules (meV)", ylim=(-0.6, len(MODELS) - 0.4))
     ticks = (30, 100, 300, 1_000, 3_000, 10_000)
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

@@ -1,20 +1,23 @@
-"""How far do L layers hear? The Jacobian of a node's output, hop by hop (question 3.1b of UvA 2019).
+"""The receptive field of L layers: the Jacobian of a node's output, hop by hop (question 3.1b of UvA 2019).
 
     python -m part3.experiments.receptive_field
 
-In each layer of a GCN a node hears its neighbours, so after L layers it depends on nodes up to L hops away and on no others:
-information from 3 hops away needs 3 layers. For all pairs of the karate club's members, L = 1 to 4 layers and ten
-initialisations, this takes the norm of ∂ output of member i / ∂ features of member j, scaled so that what member i hears adds
-up to 1. Writes report/results/part3_receptive_field.csv and the figure of the same name.
+In each layer of a GCN a node receives messages from its neighbours, so after L layers it depends on nodes up to L hops
+away and on no others: information from 3 hops away needs 3 layers. For all pairs of the karate club's members, L = 1 to
+4 layers and ten initialisations, the influence of member j on member i is the norm of ∂ output of i / ∂ features of j,
+scaled so that all influences on i add up to 1.
+
+Writes report/results/part3_receptive_field.csv and the figure of the same name.
 """
 
 from typing import Any
 
 import torch
 
-from common.errors import ArgumentParser, run_command
+from common.command import ArgumentParser, run_command
 from common.experiment import FIGURES, read_results, write_results
-from common.machine import seeded_generator, short_path
+from common.machine import seeded_generator
+from common.paths import short_path
 from part3.citation import karate_club
 from part3.gcn import GCN
 from part3.graph import add_self_loops, distances, normalise
@@ -24,7 +27,7 @@ LAYERS, NUM_SEEDS, NUM_HIDDEN = (1, 2, 3, 4), 10, 16
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__.split("\n")[0])
+    parser = ArgumentParser(__doc__)
     parser.add_argument("--draw_only", action="store_true", help="draw the figure from the committed results")
     if parser.parse_args().draw_only:
         rows = read_results(NAME)
@@ -33,13 +36,13 @@ def main() -> None:
         write_results(NAME, rows, seeds=list(range(NUM_SEEDS)))
     for num_layers in LAYERS:
         shares = {row["hops"]: f"{100 * row['share']:.3g} %" for row in rows if row["layers"] == num_layers}
-        print(f"{num_layers} layers, what is heard from each distance in hops: {shares}")
+        print(f"{num_layers} layers, share of the influence from each distance in hops: {shares}")
     draw(rows)
     print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
 
 
 def measure(num_layers: int) -> list[dict[str, Any]]:
-    """Return a row for each distance: the mean influence of one member on another, and the share of all that far away."""
+    """Return a row for each distance: the mean influence of one member on another, and the share of the total."""
     club = karate_club()
     A_hat = normalise(add_self_loops(club.A)).to(torch.float64)
     features = club.features.to_dense().double()

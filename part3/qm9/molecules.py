@@ -1,6 +1,7 @@
 """Many molecules in a few flat tensors, from which a batch is cut without a loop over its molecules."""
 
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,10 +23,10 @@ class Molecules(NamedTuple):
     """N molecules with A atoms and E/2 bonds in all, one molecule after the other.
 
     Attributes:
-        elements: (A,) uint8, each atom's place in `ELEMENTS`.
+        elements: (A,) uint8, each atom's index in `ELEMENTS`.
         num_atoms: (N,) int64, the atoms of each molecule.
-        bonds: (2, E) uint8, the numbers of two bonded atoms within their molecule; every bond stands in both directions.
-        bond_types: (E,) uint8, each bond's place in `BOND_TYPES`.
+        bonds: (2, E) uint8, the numbers of two bonded atoms within their molecule; every bond is there both ways.
+        bond_types: (E,) uint8, each bond's index in `BOND_TYPES`.
         num_bonds: (N,) int64, the columns of `bonds` of each molecule.
         energies: (N,) float64, atomisation energies at 0 K in eV: the molecule's energy less that of its atoms.
         splits: (N,) uint8, 0 to train on, 1 to validate, 2 to test; 3 where the source does not say.
@@ -41,7 +42,8 @@ class Molecules(NamedTuple):
 
     def take(self, indices: Tensor) -> "Molecules":
         """Return the molecules of these numbers, in this order."""
-        atoms, bonds = places(self.num_atoms, indices), places(self.num_bonds, indices)
+        atoms = segment_indices(self.num_atoms, indices)
+        bonds = segment_indices(self.num_bonds, indices)
         return Molecules(
             self.elements[atoms],
             self.num_atoms[indices],
@@ -57,10 +59,10 @@ class Molecules(NamedTuple):
 
 
 class ScaledMolecules(torch.utils.data.Dataset):
-    """Molecules with z-scored energies: a data set of PyTorch Geometric's `Data`, and batches of it cut out at once.
+    """Molecules with z-scored energies: a data set of PyTorch Geometric's `Data` that also cuts out whole batches.
 
     Args:
-        molecules: what it holds.
+        molecules: what the data set holds.
         mean, std: of the training molecules' energies, in eV.
     """
 
@@ -79,41 +81,50 @@ class ScaledMolecules(torch.utils.data.Dataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f"molecule {index} of {len(self)}")
         batch = self.batch(torch.tensor([index % len(self)], device=self.labels.device))
-        data = extra("torch_geometric.data").Data
-        return data(x=batch.x, edge_index=batch.edge_index, edge_attr=batch.edge_attr, y=batch.y)
+        pyg = import_optional("torch_geometric.data")
+        return pyg.Data(x=batch.x, edge_index=batch.edge_index, edge_attr=batch.edge_attr, y=batch.y)
 
     def batch(self, indices: Tensor) -> "Batch":
         """Return the molecules of these (B,) numbers as one graph of a atoms and e/2 bonds.
 
         Its tensors: `x` (a, 5) one-hot elements, `edge_index` (2, e), `edge_attr` (e, 4) one-hot bond types,
-        `y` (B, 1) z-scores, `batch` (a,) which molecule each atom is of, `ptr` (B + 1,) where each begins.
+        `y` (B, 1) z-scores, `batch` (a,) each atom's molecule, `ptr` (B + 1,) where each molecule begins.
         """
-        molecules, device = self.molecules, indices.device
+        molecules = self.molecules
         num_atoms, num_bonds = molecules.num_atoms[indices], molecules.num_bonds[indices]
-        atoms = places(molecules.num_atoms, indices, self.first_atom)
-        bonds = places(molecules.num_bonds, indices, self.first_bond)
-        ptr = torch.zeros(len(indices) + 1, dtype=torch.int64, device=device)
+        atoms = segment_indices(molecules.num_atoms, indices, self.first_atom)
+        bonds = segment_indices(molecules.num_bonds, indices, self.first_bond)
+        ptr = torch.zeros(len(indices) + 1, dtype=torch.int64, device=indices.device)
         torch.cumsum(num_atoms, 0, out=ptr[1:])
-        return extra("torch_geometric.data").Batch(
+        return import_optional("torch_geometric.data").Batch(
             x=self._atoms[molecules.elements[atoms].long()],
             edge_index=molecules.bonds[:, bonds] + ptr[:-1].repeat_interleave(num_bonds),
             edge_attr=self._bonds[molecules.bond_types[bonds].long()],
             y=self.labels[indices].unsqueeze(1),
-            batch=torch.arange(len(indices), device=device).repeat_interleave(num_atoms),
+            batch=torch.arange(len(indices), device=indices.device).repeat_interleave(num_atoms),
             ptr=ptr,
         )
 
-
-def places(counts: Tensor, indices: Tensor, first: Tensor | None = None) -> Tensor:
-    """Return where the entries of the groups `indices` stand, when group k has counts[k] of them and starts at first[k]."""
-    first = counts.cumsum(0) - counts if first is None else first
-    chosen = counts[indices]
-    shift = first[indices] - (chosen.cumsum(0) - chosen)
-    return torch.arange(int(chosen.sum()), device=counts.device) + shift.repeat_interleave(chosen)
+    def batches(self, size: int) -> Iterator["Batch"]:
+        """Yield all molecules in their order, `size` at a time."""
+        for indices in torch.arange(len(self), device=self.labels.device).split(size):
+            yield self.batch(indices)
 
 
-def extra(module: str) -> ModuleType:
-    """Return a module of the packages that only molecules need.
+def segment_indices(sizes: Tensor, chosen: Tensor, starts: Tensor | None = None) -> Tensor:
+    """Return the indices of all entries of the chosen segments of a flat tensor.
+
+    Segment k has sizes[k] entries and begins at starts[k], by default where the one before it ends.
+    """
+    if starts is None:
+        starts = sizes.cumsum(0) - sizes
+    chosen_sizes = sizes[chosen]
+    shifts = starts[chosen] - (chosen_sizes.cumsum(0) - chosen_sizes)
+    return torch.arange(int(chosen_sizes.sum()), device=sizes.device) + shifts.repeat_interleave(chosen_sizes)
+
+
+def import_optional(module: str) -> ModuleType:
+    """Import a module of the packages that only molecules need, and return it.
 
     Raises:
         CommandError: it is not installed.

@@ -1,4 +1,4 @@
-"""An MLP on numbered atoms and a graph network on bonds, both to predict z-scored energies (questions 3.6b and 3.6d)."""
+"""An MLP on numbered atoms and a graph network on bonds that predict z-scored energies (questions 3.6b and 3.6d)."""
 
 import sys
 from argparse import Namespace
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 if not __package__:  # found by its bare name
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from part3.qm9.data import EDGE_ATTR_DIM, FLAT_INPUT_DIM, Z_ONE_HOT_DIM, get_mlp_features, get_node_features
-from part3.qm9.molecules import extra
+from part3.qm9.molecules import import_optional
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
@@ -32,8 +32,10 @@ class MLP(nn.Module):
     def __init__(self, n_inputs: int, n_hidden: list[int], n_outputs: int):
         super().__init__()
         sizes = [n_inputs, *n_hidden, n_outputs]
-        layers = [layer for size in pairwise(sizes) for layer in (nn.Linear(*size), nn.ReLU())]
-        self.layers = nn.Sequential(*layers[:-1])
+        layers: list[nn.Module] = []
+        for size_in, size_out in pairwise(sizes):
+            layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])  # no ReLU after the last
 
     @property
     def device(self) -> torch.device:
@@ -51,18 +53,19 @@ class MLP(nn.Module):
 class GNN(nn.Module):
     """Embedding of the elements, blocks of convolutions, the sum over all atoms, and only then an MLP.
 
-    A block is x -> MFConv(ReLU(RGCNConv(ReLU(x)))): RGCNConv has a weight matrix for each bond type, MFConv one for each number
-    of neighbours. An energy grows with the molecule, hence a sum over atoms and not a mean.
+    A block is x -> MFConv(ReLU(RGCNConv(ReLU(x)))): RGCNConv has a weight matrix for each bond type, MFConv one for
+    each number of neighbours. An energy grows with the molecule, hence a sum over atoms and not a mean.
 
     Args:
         n_node_features, n_edge_features: sizes of the one-hot elements and of the one-hot bond types.
         n_hidden: numbers that an atom carries from block to block.
         n_output: size of the output.
         num_convolution_blocks: how many blocks; each lets an atom see two bonds further.
-        residual: each block adds to its input, which it reads normalised (LayerNorm), as does the sum over atoms in the end.
-            SiLU stands for ReLU, which one bad step can silence for good. So more blocks can be trained, at higher rates.
-        counts: adds a linear function of the counts of elements and bond types: energies are nearly that.
-        max_ring: gives each atom the rings of up to so many atoms that it is in or near, as counted from the bonds; 0 for none.
+        residual: each block adds to its input and reads it normalised (LayerNorm); the sum over atoms is normalised,
+            too. The network uses SiLU instead of ReLU, whose units can stop learning for good after one bad step. This
+            way more blocks can be trained, and at higher learning rates.
+        counts: add a linear function of the counts of elements and bond types, which is already close to the energy.
+        max_ring: tell each atom which rings of up to this many atoms it is in or near; 0 for none.
     """
 
     def __init__(
@@ -77,16 +80,16 @@ class GNN(nn.Module):
         max_ring: int = 0,
     ):
         super().__init__()
-        library = extra("torch_geometric.nn")
+        pyg = import_optional("torch_geometric.nn")
         self.max_ring = max_ring
         n_rings = max(0, max_ring - 2)  # rings of 3 to max_ring atoms
         self.embedding = nn.Linear(n_node_features + n_rings, n_hidden)
         self.by_bond_type = nn.ModuleList(
-            library.RGCNConv(n_hidden, n_hidden, n_edge_features, aggr="sum" if residual else "mean")
+            pyg.RGCNConv(n_hidden, n_hidden, n_edge_features, aggr="sum" if residual else "mean")
             for _ in range(num_convolution_blocks)
         )
         self.by_valence = nn.ModuleList(
-            library.MFConv(n_hidden, n_hidden, max_degree=MAX_VALENCE) for _ in range(num_convolution_blocks)
+            pyg.MFConv(n_hidden, n_hidden, max_degree=MAX_VALENCE) for _ in range(num_convolution_blocks)
         )
         self.norms = nn.ModuleList(
             nn.LayerNorm(n_hidden) if residual else nn.Identity() for _ in range(num_convolution_blocks + 1)
@@ -105,27 +108,31 @@ class GNN(nn.Module):
 
         Args:
             x: (a, n_node_features).
-            edge_index: (2, e), from and to which atom.
+            edge_index: (2, e), from which atom and to which atom.
             edge_attr: (e, n_edge_features), one-hot.
-            batch_idx: (a,), which molecule each atom is of, in order.
+            batch_idx: (a,), each atom's molecule, in order.
         """
-        pool = extra("torch_geometric.nn").global_add_pool
-        num_molecules, bond_type = int(batch_idx[-1]) + 1, edge_attr.argmax(dim=1)
-        rings = [ring_walks(edge_index, batch_idx, self.max_ring).to(x.dtype)] if self.max_ring else []
-        h = self.embedding(torch.cat([x, *rings], dim=1))
+        pool = import_optional("torch_geometric.nn").global_add_pool
+        num_molecules = int(batch_idx[-1]) + 1
+        bond_type = edge_attr.argmax(dim=1)
+        features = x
+        if self.max_ring:
+            features = torch.cat([x, ring_walks(edge_index, batch_idx, self.max_ring).to(x.dtype)], dim=1)
+        h = self.embedding(features)
         for by_bond_type, by_valence, norm in zip(self.by_bond_type, self.by_valence, self.norms):
             z = by_bond_type(self.activation(norm(h)), edge_index, bond_type)
             z = by_valence(self.activation(z), edge_index)
             h = h + z if self.residual else z
         y = self.output(pool(self.norms[-1](h), batch_idx, num_molecules))
         if self.counts is not None:
-            bonds = pool(edge_attr.to(x.dtype), batch_idx[edge_index[0]], num_molecules) / 2  # each bond stands there twice
-            y = y + self.counts(torch.cat([pool(x, batch_idx, num_molecules), bonds], dim=1))
+            atoms = pool(x, batch_idx, num_molecules)
+            bonds = pool(edge_attr.to(x.dtype), batch_idx[edge_index[0]], num_molecules) / 2  # each is there twice
+            y = y + self.counts(torch.cat([atoms, bonds], dim=1))
         return y
 
     @torch.no_grad()
     def start_from_counts(self, weights: Tensor) -> None:
-        """Set the linear function of the counts to `weights` (10,), the constant last, and all that is added to it to 0."""
+        """Set the linear function of the counts to `weights` (10,), the constant last, and the rest to 0."""
         self.counts.weight.copy_(weights[:-1])
         self.counts.bias.copy_(weights[-1])
         for parameter in self.output[-1].parameters():
@@ -148,19 +155,22 @@ def build_model(args: Namespace) -> nn.Module:
 
 @torch.no_grad()
 def ring_walks(edge_index: Tensor, batch_idx: Tensor, max_ring: int) -> Tensor:
-    """Return (a, max_ring - 2): for each atom the closed walks of 3 to max_ring bonds that never turn back on a bond.
+    """Return (a, max_ring - 2): each atom's closed walks of 3 to max_ring bonds that never turn back on a bond.
 
-    An atom of a ring of k atoms has two of length k, one for each sense. Their numbers follow a recursion: with p_k[i, j]
-    the walks of k bonds from i to j, A the adjacency and D the degrees, p_1 = A, p_2 = A² - D, and then
-    p_k = p_(k-1) A - p_(k-2) (D - 1).
+    An atom in a ring of k atoms has two of length k, one in each direction. Their numbers follow a recursion: with
+    p_k[i, j] the number of walks of k bonds from i to j, A the adjacency matrix and D the degrees, p_1 = A,
+    p_2 = A² - D, and then p_k = p_(k-1) A - p_(k-2) (D - 1).
     """
-    counts = batch_idx.bincount()
-    number = torch.arange(len(batch_idx), device=batch_idx.device) - (counts.cumsum(0) - counts)[batch_idx]
+    num_atoms = batch_idx.bincount()
+    first_atom = num_atoms.cumsum(0) - num_atoms
+    number = torch.arange(len(batch_idx), device=batch_idx.device) - first_atom[batch_idx]  # within its molecule
     start, end = edge_index
-    A = torch.zeros(len(counts), int(counts.max()), int(counts.max()), device=batch_idx.device)
+    n = int(num_atoms.max())
+    A = torch.zeros(len(num_atoms), n, n, device=batch_idx.device)
     A[batch_idx[start], number[start], number[end]] = 1
     degree = A.sum(1, keepdim=True)  # (B, 1, n)
-    before, walks, found = A, A @ A - torch.diag_embed(degree.squeeze(1)), []
+    before, walks = A, A @ A - torch.diag_embed(degree.squeeze(1))
+    found = []
     for _ in range(3, max_ring + 1):
         before, walks = walks, walks @ A - before * (degree - 1)
         found.append(walks.diagonal(dim1=1, dim2=2)[batch_idx, number])

@@ -1,19 +1,21 @@
 """Accuracy of trained networks on clean and on corrupted images, and their corruption errors (question 1.2).
 
-    python -m part4.experiments.robustness --jobs 2                               train the five networks, then test them
-    python -m part4.experiments.robustness --runs runs/part4/NAME ... --name mine    test runs of your own, one for each network
+    python -m part4.experiments.robustness --jobs 2                      train the five networks, then test them
+    python -m part4.experiments.robustness --runs RUN ... --name mine    test runs of your own, one for each network
 
 With E_s the top-1 error at severity s of a corruption, E_clean the one on clean images, and R for ResNet-18:
 
-    CE  = (E_1 + ... + E_5) / (E_1^R + ... + E_5^R)
-    RCE = ((E_1 - E_clean) + ... + (E_5 - E_clean)) / ((E_1^R - E_clean^R) + ... + (E_5^R - E_clean^R))
+    CE  = (E_1 + ... + E_5) / (E_1^R + ... + E_5^R)                                                               (1)
+    RCE = ((E_1 - E_clean) + ... + (E_5 - E_clean)) / ((E_1^R - E_clean^R) + ... + (E_5^R - E_clean^R))           (2)
 
-The handout's brackets leave open whether E_clean is subtracted once or from every term. As in Hendrycks and Dietterich (2019,
-section 4, "relative mCE"), whom it follows, it is subtracted from every term, five times: RCE measures what corruption adds.
+The handout's brackets leave open whether E_clean is subtracted once or from every term. Here it is subtracted from
+every term, as in Hendrycks and Dietterich (2019, section 4, "relative mCE"), whom the handout follows: RCE measures
+what the corruption adds.
 
-Results, each a CSV under report/results/ with a .json beside it: NAME_training (a row a network), NAME_curves (a row an epoch),
-NAME_robustness (a row a test set), NAME_corruption_errors; figures likewise. The column `images` tells JPEG copies from the
-original images: of copies, the "clean" ones have been through JPEG already.
+The results are CSV files under report/results/ with a .json beside each: NAME_training (one row for each network),
+NAME_curves (one for each epoch), NAME_robustness (one for each test set) and NAME_corruption_errors; the figures have
+similar names. The column `images` tells JPEG copies from the original images: with copies, even the "clean" images have
+been through JPEG.
 """
 
 import json
@@ -27,15 +29,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.errors import CommandError, run_command
-from common.experiment import FIGURES, Job, experiment_parser, read_results, run_jobs, write_results
-from common.machine import ROOT, get_device, short_path
+from common.command import run_command
+from common.errors import CommandError
+from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.jobs import Executor, Job
+from common.machine import get_device
+from common.paths import ROOT, short_path
 from common.run_folder import load_checkpoint, read_metrics
 from part4.cifar10 import ImageData, load_images, normalise, to_unit
 from part4.corruptions import CORRUPTIONS, SEVERITIES
 from part4.networks import ARCHITECTURES, get_model
 
-# What a CPU can do: a tenth of the handout's epochs, in bfloat16.
+# A tenth of the handout's epochs, in bfloat16: as much as a CPU can do.
 EPOCHS, PRECISION, SEED = 15, "bf16", 42
 SETTINGS = {"dataset": "cifar10", "epochs": EPOCHS, "precision": PRECISION, "seed": SEED}
 RUNS = ROOT / "runs" / "part4" / "robustness"
@@ -52,7 +57,7 @@ LABELS = {
 
 
 class Run(NamedTuple):
-    """A finished training: its folder, what config.json and result.json say, and the weights that were best in validation."""
+    """A finished training: its folder, config.json and result.json, and the weights that were best in validation."""
 
     path: Path
     config: dict[str, Any]
@@ -74,7 +79,8 @@ def main() -> None:
         rows, curves = read_results(f"{name}_robustness"), read_results(f"{name}_curves")
     else:
         device = get_device(args.device)
-        runs = [load_run(folder, device) for folder in map(Path, args.runs or train_all(args))]
+        folders = [Path(folder) for folder in args.runs] if args.runs else train_all(args.data_dir, args.executor)
+        runs = [load_run(folder, device) for folder in folders]
         check_together(runs)
         data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
         rows, curves = measure(runs, data, device), training_curves(runs)
@@ -87,7 +93,7 @@ def main() -> None:
                 write_results(f"{name}_corruption_errors", errors, seeds=seeds, reference=REFERENCE)
     print_tables(rows)
     if not name:
-        print("nothing was written: --name says what results and figures are to be called")
+        print("nothing was written: give results and figures a name with --name to keep them")
         return
     draw_severities(rows, FIGURES / f"{name}_robustness")
     draw_curves(curves, FIGURES / f"{name}_curves")
@@ -96,27 +102,29 @@ def main() -> None:
     print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{name}_*.pdf")
 
 
-def train_all(args: Namespace) -> list[Path]:
-    """Return the run folders of the five networks, each trained to its end."""
-    load_images(SETTINGS["dataset"], args.data_dir)  # into the cache, before several runs want them at once
-    where = {"data_dir": args.data_dir} if args.data_dir else {}
+def train_all(data_dir: str | None, executor: Executor) -> list[Path]:
+    """Train the five networks, and return their run folders."""
+    load_images(SETTINGS["dataset"], data_dir)  # fills the cache before several runs need it at once
+    where = {"data_dir": data_dir} if data_dir else {}
     jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS, **where}) for model in ARCHITECTURES]
-    run_jobs(jobs, args)
+    run_jobs(jobs, executor)
     return [job.run_dir for job in jobs]
 
 
 def corruption_error(errors: list[float], reference: list[float]) -> float:
     """Return CE: the sum of a network's errors over the severities, divided by that of the reference (equation 1).
 
-    Not a number where the reference makes no errors.
+    It is NaN where the reference makes no errors.
     """
     return sum(errors) / sum(reference) if sum(reference) else math.nan
 
 
-def relative_corruption_error(errors: list[float], clean: float, reference: list[float], reference_clean: float) -> float:
+def relative_corruption_error(
+    errors: list[float], clean: float, reference: list[float], reference_clean: float
+) -> float:
     """Return RCE: what corruption adds to a network's error, divided by what it adds to the reference's (equation 2).
 
-    Not a number where it adds nothing to the reference's.
+    It is NaN where corruption adds nothing to the reference's error.
     """
     added = sum(error - clean for error in errors)
     reference_added = sum(error - reference_clean for error in reference)
@@ -124,21 +132,22 @@ def relative_corruption_error(errors: list[float], clean: float, reference: list
 
 
 def corruption_errors(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return CE and RCE of every network for each corruption, and their means; nothing without the reference among them."""
+    """Return CE and RCE of every network for each corruption, and their means; no rows if the reference is missing."""
     error = {(row["model"], row["corruption"], row["severity"]): 1 - row["accuracy"] for row in rows}
     if (REFERENCE, "clean", 0) not in error:
         return []
-    table = []
+    clean_R, table = error[REFERENCE, "clean", 0], []
     for model in dict.fromkeys(row["model"] for row in rows):
-        pairs = []
+        clean, CE, RCE = error[model, "clean", 0], {}, {}
         for corruption in CORRUPTIONS:
-            E, E_R = ([error[name, corruption, severity] for severity in SEVERITIES] for name in (model, REFERENCE))
-            clean, clean_R = error[model, "clean", 0], error[REFERENCE, "clean", 0]
-            pairs.append((corruption_error(E, E_R), relative_corruption_error(E, clean, E_R, clean_R)))
-        pairs.append(tuple(mean(values) for values in zip(*pairs)))
-        for corruption, (CE, RCE) in zip((*CORRUPTIONS, "mean"), pairs):
+            E = [error[model, corruption, severity] for severity in SEVERITIES]
+            E_R = [error[REFERENCE, corruption, severity] for severity in SEVERITIES]
+            CE[corruption] = corruption_error(E, E_R)
+            RCE[corruption] = relative_corruption_error(E, clean, E_R, clean_R)
+        CE["mean"], RCE["mean"] = mean(CE.values()), mean(RCE.values())
+        for corruption in CE:
             row = {"images": rows[0]["images"], "model": model, "corruption": corruption}
-            table.append({**row, "CE": f"{CE:.4f}", "RCE": f"{RCE:.4f}"})
+            table.append({**row, "CE": f"{CE[corruption]:.4f}", "RCE": f"{RCE[corruption]:.4f}"})
     return table
 
 
@@ -179,7 +188,8 @@ def load_run(folder: Path, device: torch.device) -> Run:
     for file in ("config.json", "result.json", "best.pt", "metrics.csv"):
         if not (folder / file).is_file():
             raise CommandError(f"{short_path(folder)} holds no finished run of part4/train.py: {file} is missing")
-    config, result = (json.loads((folder / file).read_text(encoding="utf-8")) for file in ("config.json", "result.json"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     best = load_checkpoint(folder / "best.pt")
     try:
         model = get_model(best["arguments"]["model_name"], stem=best["arguments"]["stem"])
@@ -192,16 +202,16 @@ def load_run(folder: Path, device: torch.device) -> Run:
 
 
 def check_together(runs: list[Run]) -> None:
-    """Raise a CommandError where runs cannot stand in one table."""
+    """Raise a CommandError if two runs are of the same network."""
     for k, run in enumerate(runs):
         for other in runs[:k]:
             if other.name == run.name:
                 folders = f"{short_path(other.path)} and {short_path(run.path)}"
-                raise CommandError(f"{folders} are both runs of {run.name}: name one for each network")
+                raise CommandError(f"{folders} are both runs of {run.name}: pass one for each network")
 
 
 def training_table(runs: list[Run]) -> list[dict[str, Any]]:
-    """Return one row a run: how it was trained, and what came of it."""
+    """Return one row for each run: its settings and its results."""
     rows = []
     for run in runs:
         arguments, result = run.config["arguments"], run.result
@@ -220,15 +230,17 @@ def training_table(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def training_curves(runs: list[Run]) -> list[dict[str, Any]]:
-    """Return one row an epoch of each run: the mean over its logged training batches, and the validation after it."""
+    """Return one row for each run and epoch: the mean over the logged training batches, and the validation after it."""
     rows = []
     for run in runs:
         metrics, last = read_metrics(run.path / "metrics.csv"), 0
         for epoch, (step, _) in enumerate(metrics["validation_loss"], start=1):
             row = {"model": run.name, "epoch": epoch}
             for name in ("loss", "accuracy"):
-                row[name] = float(f"{mean(value for k, value in metrics[name] if last < k <= step):.5f}")
-                row[f"validation_{name}"] = float(f"{dict(metrics[f'validation_{name}'])[step]:.5f}")
+                in_training = mean(value for k, value in metrics[name] if last < k <= step)
+                in_validation = dict(metrics[f"validation_{name}"])[step]
+                row[name] = round(in_training, 5)
+                row[f"validation_{name}"] = round(in_validation, 5)
             rows.append(row)
             last = step
     return rows
@@ -240,15 +252,16 @@ def print_tables(rows: list[dict[str, Any]]) -> None:
         images = f"clean images ({rows[0]['images']})"
         print(f"{LABELS[model]}: accuracy {accuracy['clean', 0]:.4f} on {images}; at severities 1 to 5:")
         for corruption in CORRUPTIONS:
-            print(f"    {corruption:<15}" + "".join(f"{accuracy[corruption, severity]:8.4f}" for severity in SEVERITIES))
+            numbers = "".join(f"{accuracy[corruption, severity]:8.4f}" for severity in SEVERITIES)
+            print(f"    {corruption:<15}{numbers}")
     for row in corruption_errors(rows):
         print(f"{LABELS[row['model']]:<15} {row['corruption']:<15} CE {row['CE']}  RCE {row['RCE']}")
     if not corruption_errors(rows):
-        print(f"CE and RCE compare with {LABELS[REFERENCE]}: name a run of it, too")
+        print(f"CE and RCE compare with {LABELS[REFERENCE]}: pass a run of it, too")
 
 
 def draw_reference(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the figure of question 1.2a: ResNet-18's accuracy by severity, one line a corruption; severity 0 is clean."""
+    """Draw the figure of question 1.2a: ResNet-18's accuracy by severity (0 is clean), one line for each corruption."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
     figure, (axes,) = new_figure()
@@ -261,7 +274,7 @@ def draw_reference(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw accuracy by severity: one panel a corruption, one line a network."""
+    """Draw accuracy by severity: one panel for each corruption, one line for each network."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
     figure, panels = new_figure(2, 2, height=2.2, sharex=True, sharey=True)
@@ -279,7 +292,7 @@ def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_curves(curves: list[dict[str, Any]], path: Path) -> None:
-    """Draw loss and accuracy of every network by epoch: in validation, and thin on the augmented training images."""
+    """Draw each network's loss and accuracy by epoch: in validation, and, as thin lines, on the training images."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
     figure, panels = new_figure(1, 2, height=2.6)
@@ -303,12 +316,12 @@ def severity_curve(rows: list[dict[str, Any]], model: str, corruption: str) -> t
 
 
 def parse_arguments() -> Namespace:
-    parser = experiment_parser(__doc__)
+    parser = ExperimentParser(__doc__)
     add = parser.add_argument
     add("--runs", nargs="+", help="folders of finished runs, one for each network; default: train them")
-    add("--name", help="what results and figures begin with; default part4, with --runs nothing is written")
+    add("--name", help="prefix of the results and figures; default part4, or none with --runs: nothing is written")
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
-    add("--device", default="auto", help="to test on: auto, cpu, cuda, cuda:1, ...")
+    add("--device", default="auto", help="device for the tests: auto, cpu, cuda, cuda:1, ...")
     return parser.parse_args()
 
 

@@ -1,12 +1,20 @@
-"""The appendix's tables: the settings of parts 1 to 4 as the source files state them, read from there without running them."""
+"""The appendix's tables: the arguments of every training script, and constants as the source files state them."""
 
 import ast
-from pathlib import Path
+import importlib
 
-ROOT = Path(__file__).resolve().parents[2]
-TRAININGS = [f"{part}/train.py" for part in ("part1", "part2", "part3", "part3/qm9", "part4")] + ["part4/train_numpy.py"]
-# Arguments that change no result
-LEFT_OUT = {"print_every", "data_dir", "run_dir", "resume", "device"}
+from common.paths import ROOT
+from report.values import Results
+
+TRAININGS = (
+    "part1/train.py",
+    "part2/train.py",
+    "part3/train.py",
+    "part3/qm9/train.py",
+    "part4/train.py",
+    "part4/train_numpy.py",
+)
+LEFT_OUT = {"help", "print_every", "data_dir", "run_dir", "resume", "device"}  # these change no result
 CONSTANTS = {
     "part1/train.py": "NUM_VALIDATION NUM_TEST CONVERGED_ACCURACY CONVERGED_TIMES",
     "part1/experiments/accuracy_by_length.py": "SETTINGS LENGTHS FALLING NUM_SEEDS NUM_SEEDS_FALLING LONG PATIENCE",
@@ -30,76 +38,68 @@ CONSTANTS = {
 }
 
 
-def values(results):
+def values(results: Results) -> dict[str, str]:
+    """Return nothing: the appendix has no measured numbers."""
     return {}
 
 
-def tables(results):
+def tables(results: Results) -> dict[str, str]:
+    """Return the arguments with their defaults, and the constants."""
     return {
         "appendix-arguments": longtable(
-            r">{\fontseries{lc}}l>{\fontseries{lc}}lL{3.3in}",
+            r">{\fontseries{lc}}l>{\fontseries{lc}}L{35pt}L{3.75in}",
             ("argument", "default", "what it is"),
             {script: arguments(script) for script in TRAININGS},
         ),
         "appendix-constants": longtable(
-            r">{\fontseries{lc}}l>{\fontseries{lc}}L{4.1in}",
+            r">{\fontseries{lc}}l>{\fontseries{lc}}L{4.4in}",
             ("constant", "value"),
             {script: constants(script, names.split()) for script, names in CONSTANTS.items()},
         ),
     }
 
 
-def arguments(script):
-    """Return name, default and help of every argument of a script."""
-    defined = assignments(script)
+def arguments(script: str) -> list[tuple[str, str, str]]:
+    """Return name, default and help of every argument of a script that can change a result."""
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     rows = []
-    for call in ast.walk(tree(script)):
-        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(("add", "add_argument")):
-            name, keywords = call.args[0].value[2:], {keyword.arg: keyword.value for keyword in call.keywords}
-            default = keywords.get("default", ast.Constant("off" if "action" in keywords else ""))
-            if name not in LEFT_OUT:
-                rows.append((f"--{name}", source(defined.get(getattr(default, "id", None), default)), keywords["help"].value))
-    return [(typewriter(name), typewriter(default), escaped(text).replace("--", "-{}-")) for name, default, text in rows]
+    for action in module.build_parser()._actions:
+        if action.dest not in LEFT_OUT:
+            default = "off" if action.default is False else action.default
+            default = "" if default is None else str(default)
+            text = escaped(action.help % vars(action)).replace("--", "-{}-")
+            rows.append((typewriter(action.option_strings[0]), typewriter(default), text))
+    return rows
 
 
-def constants(script, names):
-    defined = assignments(script)
-    return [(typewriter(name), typewriter(source(defined[name]))) for name in names]
-
-
-def assignments(script):
-    """Return the value of every name that a module assigns to, as a syntax tree."""
-    found = {}
-    for node in tree(script).body:
+def constants(script: str, names: list[str]) -> list[tuple[str, str]]:
+    """Return name and value of constants of a module, read from its source without running it."""
+    tree, found = ast.parse((ROOT / script).read_text(encoding="utf-8")), {}
+    for node in tree.body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
-            pairs = zip(target.elts, value.elts) if isinstance(target, ast.Tuple) else [(target, value)]
-            found |= {name.id: part for name, part in pairs}
-    return found
+            if isinstance(target, ast.Tuple):
+                found |= {name.id: part for name, part in zip(target.elts, value.elts)}
+            else:
+                found[target.id] = value
+    return [(typewriter(name), typewriter(ast.unparse(found[name]).replace("'", ""))) for name in names]
 
 
-def tree(script):
-    return ast.parse((ROOT / script).read_text(encoding="utf-8"))
-
-
-def source(value):
-    return ast.unparse(value).replace("'", "")
-
-
-def typewriter(text):
+def typewriter(text: str) -> str:
     return rf"\code{{{escaped(text)}}}"
 
 
-def escaped(text):
+def escaped(text: str) -> str:
+    """Return a text with a backslash before each of TeX's special characters."""
     for character in "%_&#$":
         text = text.replace(character, f"\\{character}")
     return text.replace("{", r"\{").replace("}", r"\}")
 
 
-def longtable(columns, header, groups):
+def longtable(columns: str, header: tuple[str, ...], groups: dict[str, list[tuple[str, ...]]]) -> str:
     """Return one longtable with a heading for each group of rows."""
-    lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", " & ".join(header) + r" \\", r"\midrule", r"\endhead"]
-    lines += [r"\bottomrule", r"\endfoot"]
+    lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", " & ".join(header) + r" \\"]
+    lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
     for group, rows in groups.items():
         lines.append(rf"\multicolumn{{{len(header)}}}{{@{{}}l@{{}}}}{{\textbf{{{typewriter(group)}}}}} \\*")
         lines += [" & ".join(row) + r" \\" for row in rows]

@@ -31,7 +31,7 @@ def percent(x: float, digits: int = 0) -> str:
 
 
 def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) -> str:
-    """Return a booktabs tabular; `columns` are TeX's, such as lrr."""
+    """Return a booktabs tabular with TeX's `columns`, such as lrr."""
     lines = [r"\toprule", _row(header), r"\midrule", *map(_row, rows), r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *lines, r"\end{tabular}"])
 

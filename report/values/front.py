@@ -2,17 +2,20 @@
 
 from statistics import mean
 
+from report.values import Results, Rows, rows_with
 from report.values.format import fixed, thousands
 
 
-def values(results):
+def values(results: Results) -> dict[str, str]:
     lengths = results("part1_accuracy_by_length")
-    tuned = [row for row in lengths if row["family"] == "tuned"]
-    grimm = [row for row in results("part2_grimm_curves") if row["lstm_hidden_dim"] == 128]
-    tales = [min(row["held_out_loss"] for row in grimm if row["seed"] == seed) for seed in {row["seed"] for row in grimm}]
-    plays = [row["held_out_loss"] for row in results("part2_shakespeare") if row["run"] == "30 minutes"]
+    tuned = rows_with(lengths, family="tuned")
+    grimm = rows_with(results("part2_grimm_curves"), lstm_hidden_dim=128)
+    seeds = {row["seed"] for row in grimm}
+    tales = [min(row["held_out_loss"] for row in rows_with(grimm, seed=seed)) for seed in seeds]
+    plays = [row["held_out_loss"] for row in rows_with(results("part2_shakespeare"), run="30 minutes")]
     molecules = results("part3_qm9")
-    all_molecules = {row["model"]: row for row in molecules if row["num_train"] == max(r["num_train"] for r in molecules)}
+    num_train = max(row["num_train"] for row in molecules)
+    all_molecules = {row["model"]: row for row in rows_with(molecules, num_train=num_train)}
     mlp, best = all_molecules["MLP"], all_molecules["deep GNN with rings"]
     images = {row["model"]: fixed(100 * row["test_accuracy"], 1) for row in results("part4_training")}
     return {
@@ -32,19 +35,19 @@ def values(results):
     }
 
 
-def tables(results):
+def tables(results: Results) -> dict[str, str]:
+    """Return nothing: the abstract has no tables."""
     return {}
 
 
-def mastered(rows, model):
-    """The length up to which every default run names at least 99.9 % of the last digits."""
-    failed = [r["T"] for r in rows if (r["family"], r["model"]) == ("handout", model) and r["test_accuracy"] < 0.999]
-    return max(r["T"] for r in rows if (r["family"], r["model"]) == ("handout", model) and r["T"] < min(failed))
+def mastered(rows: Rows, model: str) -> int:
+    """Return the length up to which every default run names at least 99.9 % of the last digits."""
+    runs = rows_with(rows, family="handout", model=model)
+    shortest_failure = min(row["T"] for row in runs if row["test_accuracy"] < 0.999)
+    return max(row["T"] for row in runs if row["T"] < shortest_failure)
 
 
-def cora(results, model):
-    """Mean test accuracy on the public split, in per cent."""
-    setting = ("cora", "public", model)
-    return fixed(
-        100 * mean(r["accuracy"] for r in results("part3_citation") if (r["dataset"], r["split"], r["model"]) == setting), 1
-    )
+def cora(results: Results, model: str) -> str:
+    """Return the mean test accuracy on the public split, in per cent."""
+    runs = rows_with(results("part3_citation"), dataset="cora", split="public", model=model)
+    return fixed(100 * mean(row["accuracy"] for row in runs), 1)

@@ -1,12 +1,12 @@
 """From part4_training, part4_curves, part4_robustness, part4_corruption_errors, part4_numpy and benchmark_part4."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
 from part4.experiments.robustness import LABELS, REFERENCE
+from report.values import Results, Rows, rows_with
 from report.values.format import fixed, percent, tabular, thousands
 
 SECTION = Path(__file__).resolve().parents[1] / "sections" / "images.tex"
@@ -28,8 +28,8 @@ FUNCTIONS = {  # of benchmark_part4
 }
 
 
-def values(results: Callable) -> dict[str, str]:
-    """Every accuracy, CE and RCE has a key; returned are the numbers that the section uses."""
+def values(results: Results) -> dict[str, str]:
+    """Every accuracy, CE and RCE has a key; return those that the section uses."""
     training, curves, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     parts = (
         of_training(training),
@@ -44,7 +44,8 @@ def values(results: Callable) -> dict[str, str]:
     return {f"images-{key}": value for part in parts for key, value in part.items() if key in used}
 
 
-def tables(results: Callable) -> dict[str, str]:
+def tables(results: Results) -> dict[str, str]:
+    """Return ResNet-18's accuracies, and every network's CE and RCE."""
     training, _, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     return {
         "images-resnet18": severity_table(robustness),
@@ -52,11 +53,8 @@ def tables(results: Callable) -> dict[str, str]:
     }
 
 
-def of_training(rows: list[dict]) -> dict[str, str]:
-    found = {
-        "epochs": str(rows[0]["epochs"]),
-        "num-train": thousands(rows[0]["num_train"]),
-    }
+def of_training(rows: Rows) -> dict[str, str]:
+    found = {"epochs": str(rows[0]["epochs"]), "num-train": thousands(rows[0]["num_train"])}
     for row in rows:
         model = short(row["model"])
         found |= {
@@ -67,11 +65,11 @@ def of_training(rows: list[dict]) -> dict[str, str]:
     return found
 
 
-def of_curves(rows: list[dict]) -> dict[str, str]:
-    """After the last epoch: accuracy on the augmented training images and in validation, and the last five epochs' gain."""
+def of_curves(rows: Rows) -> dict[str, str]:
+    """Return the last epoch's accuracies in training and validation, and the last five epochs' gain in validation."""
     found = {}
     for model in dict.fromkeys(row["model"] for row in rows):
-        chosen = sorted((row for row in rows if row["model"] == model), key=lambda row: row["epoch"])
+        chosen = sorted(rows_with(rows, model=model), key=lambda row: row["epoch"])
         last, before = chosen[-1], chosen[max(0, len(chosen) - 6)]
         found |= {
             f"{short(model)}-last-training": percent(last["accuracy"], 1),
@@ -81,9 +79,10 @@ def of_curves(rows: list[dict]) -> dict[str, str]:
     return found
 
 
-def of_robustness(rows: list[dict]) -> dict[str, str]:
+def of_robustness(rows: Rows) -> dict[str, str]:
     accuracy = accuracies(rows)
-    found = {"standard-error": fixed(100 * max((a * (1 - a) / NUM_TEST) ** 0.5 for a in accuracy.values()), 1)}
+    standard_errors = [(a * (1 - a) / NUM_TEST) ** 0.5 for a in accuracy.values()]
+    found = {"standard-error": fixed(100 * max(standard_errors), 1)}
     for model in dict.fromkeys(row["model"] for row in rows):
         clean, drops = accuracy[model, "clean", 0], {}
         for corruption, key in KEYS.items():
@@ -96,45 +95,38 @@ def of_robustness(rows: list[dict]) -> dict[str, str]:
     return found
 
 
-def of_errors(rows: list[dict], robustness: list[dict]) -> dict[str, str]:
-    """CE and RCE, and beside RCE the reading that subtracts the clean error once."""
-    found, once = {}, {}
+def of_errors(rows: Rows, robustness: Rows) -> dict[str, str]:
+    """Return CE and RCE, and beside RCE the reading that subtracts the clean error once."""
     error = {key: 1 - a for key, a in accuracies(robustness).items()}
 
-    def total(model: str, corruption: str) -> float:
-        return sum(error[model, corruption, severity] for severity in SEVERITIES)
+    def added(model: str, corruption: str) -> float:
+        return sum(error[model, corruption, severity] for severity in SEVERITIES) - error[model, "clean", 0]
 
+    found, gaps = {}, {}
     for row in rows:
         model, corruption = row["model"], row["corruption"]
-        if corruption != "mean":
-            added, reference = (total(name, corruption) - error[name, "clean", 0] for name in (model, REFERENCE))
-            once[model, corruption] = added / reference
-    for row in rows:
-        key = f"{short(row['model'])}-{KEYS.get(row['corruption'], 'mean')}"
+        key = f"{short(model)}-{KEYS.get(corruption, 'mean')}"
         found |= {f"{key}-ce": fixed(row["CE"], 2), f"{key}-rce": fixed(row["RCE"], 2)}
-        if (row["model"], row["corruption"]) in once:
-            found[f"{key}-rce-once"] = fixed(once[row["model"], row["corruption"]], 2)
-    gaps = {
-        (row["model"], row["corruption"]): row["RCE"] - once[row["model"], row["corruption"]]
-        for row in rows
-        if row["corruption"] != "mean"
-    }
-    model, corruption = max(gaps, key=lambda pair: abs(gaps[pair]))
+        if corruption != "mean":
+            once = added(model, corruption) / added(REFERENCE, corruption)
+            found[f"{key}-rce-once"] = fixed(once, 2)
+            gaps[model, corruption] = abs(row["RCE"] - once)
+    model, corruption = max(gaps, key=gaps.__getitem__)
     found |= {
-        "reading-gap": fixed(abs(gaps[model, corruption]), 2),
+        "reading-gap": fixed(gaps[model, corruption], 2),
         "reading-gap-where": f"{LABELS[model]}, {corruption}",
         "reading-gap-rce": found[f"{short(model)}-{KEYS[corruption]}-rce"],
         "reading-gap-once": found[f"{short(model)}-{KEYS[corruption]}-rce-once"],
     }
     for name in ("CE", "RCE"):
-        means = {row["model"]: row[name] for row in rows if row["corruption"] == "mean"}
+        means = {row["model"]: row[name] for row in rows_with(rows, corruption="mean")}
         found[f"{name.lower()}-order"] = in_order(means)
     return found
 
 
-def of_numpy(rows: list[dict]) -> dict[str, str]:
-    """Mean over the seeds, and their range."""
-    seeds = [row for row in rows if row["epoch"] == 1]  # the tested accuracy stands in each row of a seed
+def of_numpy(rows: Rows) -> dict[str, str]:
+    """Return the mean and the range of the seeds' test accuracies."""
+    seeds = rows_with(rows, epoch=1)  # the test accuracy stands in each row of a seed
     found = {}
     for key, column in (("numpy", "test_accuracy"), ("linear", "linear_test_accuracy")):
         tested = [row[column] for row in seeds]
@@ -145,8 +137,8 @@ def of_numpy(rows: list[dict]) -> dict[str, str]:
     return found
 
 
-def of_benchmark(rows: list[dict]) -> dict[str, str]:
-    """Ratios of times: to PyTorch's, of loops to the products over patches, of a training step to torchvision's."""
+def of_benchmark(rows: Rows) -> dict[str, str]:
+    """Return ratios of times: to PyTorch's, of loops to products over patches, of a training step to torchvision's."""
     value = {(row["benchmark"], row["variant"]): row["value"] for row in rows}
     found = {}
     for key, function in FUNCTIONS.items():
@@ -160,8 +152,8 @@ def of_benchmark(rows: list[dict]) -> dict[str, str]:
     return found
 
 
-def severity_table(rows: list[dict]) -> str:
-    """ResNet-18: accuracy by corruption and severity, what the severity is in numbers below."""
+def severity_table(rows: Rows) -> str:
+    """Return ResNet-18's accuracy by corruption and severity, with what the severity is in numbers below."""
     accuracy, body = accuracies(rows), []
     clean = fixed(100 * accuracy[REFERENCE, "clean", 0], 1)
     for corruption in CORRUPTIONS:
@@ -172,21 +164,21 @@ def severity_table(rows: list[dict]) -> str:
     return tabular(["severity", "clean", *map(str, SEVERITIES)], body, "lrrrrrr")
 
 
-def error_table(rows: list[dict], training: list[dict]) -> str:
-    """Clean accuracy, then CE and RCE by corruption and in the mean, of each network."""
+def error_table(rows: Rows, training: Rows) -> str:
+    """Return each network's clean accuracy, then its CE and RCE by corruption and their means."""
     names = [*KEYS, "mean"]
     clean = {row["model"]: fixed(100 * row["test_accuracy"], 1) for row in training}
-    value = {(row["model"], row["corruption"]): (fixed(row["CE"], 2), fixed(row["RCE"], 2)) for row in rows}
-    body = [
-        [LABELS[model], clean[model], *(value[model, name][k] for k in (0, 1) for name in names)]
-        for model in dict.fromkeys(row["model"] for row in rows)
-    ]
+    body = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = {row["corruption"]: row for row in rows_with(rows, model=model)}
+        measures = [fixed(of_model[name][measure], 2) for measure in ("CE", "RCE") for name in names]
+        body.append([LABELS[model], clean[model], *measures])
     groups = r" & & \multicolumn{5}{c}{CE} & \multicolumn{5}{c}{RCE} \\ \cmidrule(lr){3-7}\cmidrule(lr){8-12} "
-    header = [groups, "clean", *(2 * [*(name.removeprefix("Gaussian ") for name in names)])]
-    return tabular(header, body, "lrrrrrrrrrrr")
+    columns = [name.removeprefix("Gaussian ") for name in names]
+    return tabular([groups, "clean", *columns, *columns], body, "lrrrrrrrrrrr")
 
 
-def accuracies(rows: list[dict]) -> dict[tuple[str, str, int], float]:
+def accuracies(rows: Rows) -> dict[tuple[str, str, int], float]:
     return {(row["model"], row["corruption"], row["severity"]): row["accuracy"] for row in rows}
 
 

@@ -1,9 +1,10 @@
-"""From part3_qm9, part3_qm9_limits."""
+"""From part3_qm9 and part3_qm9_limits."""
 
 from collections import defaultdict
 from math import floor, log10
 from statistics import mean
 
+from report.values import Results, Rows
 from report.values.format import fixed, mean_std, percent, scientific, tabular, thousands
 
 NAMES = {
@@ -17,16 +18,18 @@ FEW = 20_000
 SHARE_AIMED_AT = 3  # a third of the counting error
 
 
-def runs_of(results):
-    """Return {(model, all training molecules or not): rows}."""
+def runs_of(rows: Rows) -> dict[tuple[str, bool], Rows]:
+    """Return {(model, trained on all molecules or not): rows}."""
     groups = defaultdict(list)
-    for row in results("part3_qm9"):
+    for row in rows:
         groups[row["model"], row["num_train"] != FEW].append(row)
     return groups
 
 
-def values(results):
-    groups, rows = runs_of(results), results("part3_qm9")
+def values(results: Results) -> dict[str, str]:
+    """Return the measured numbers of the section."""
+    rows = results("part3_qm9")
+    groups = runs_of(rows)
     limits = {row["what"]: row for row in results("part3_qm9_limits")}
     largest = max(rows, key=lambda row: row["num_train"])
     line = largest["counts_mae_mev"]
@@ -53,17 +56,17 @@ def values(results):
     }
     full = {key: groups[model, True][0] for model, (key, _) in NAMES.items()}
     few = {key: groups[model, False] for model, (key, _) in NAMES.items()}
+    few_renumbered = mean(row["permuted_test_mae_mev"] for row in few["mlp-renumbered"])
+    few_rings = mean(row["test_mae_mev"] for row in few["rings"])
     found |= {
         "molecules-mlp-epochs": str(full["mlp"]["epochs"]),
         "molecules-gnn-epochs": str(full["gnn"]["epochs"]),
         "molecules-deep-epochs": str(full["deep"]["epochs"]),
-        "molecules-mlp-renumbered-few": f"{meV(mean(row['permuted_test_mae_mev'] for row in few['mlp-renumbered']))} meV",
-        "molecules-rings-few": f"{meV(mean(row['test_mae_mev'] for row in few['rings']))} meV",
+        "molecules-mlp-renumbered-few": f"{meV(few_renumbered)} meV",
+        "molecules-rings-few": f"{meV(few_rings)} meV",
+        "molecules-rings-few-factor": fixed(few_rings / full["rings"]["test_mae_mev"], 1),
         "molecules-rings-kcal": f"{fixed(full['rings']['test_mae_kcal_per_mol'], 2)} kcal/mol",
     }
-    found["molecules-rings-few-factor"] = fixed(
-        mean(row["test_mae_mev"] for row in few["rings"]) / full["rings"]["test_mae_mev"], 1
-    )
     for key in ("mlp", "gnn"):
         found[f"molecules-{key}-loss"] = number(full[key]["test_loss"])
         found[f"molecules-{key}-loss-anew"] = number(full[key]["permuted_test_loss"])
@@ -76,8 +79,9 @@ def values(results):
     return found
 
 
-def tables(results):
-    groups, rows = runs_of(results), []
+def tables(results: Results) -> dict[str, str]:
+    """Return losses and errors, with the atoms numbered as given and anew."""
+    groups, rows = runs_of(results("part3_qm9")), []
     for model, (_, title) in NAMES.items():
         (full,), few = groups[model, True], groups[model, False]
         row = [title, thousandths(full["test_loss"]), thousandths(full["permuted_test_loss"])]
@@ -95,15 +99,15 @@ def tables(results):
     return {"molecules-errors": tabular(header, rows, "@{}lrrrrrr@{}")}
 
 
-def meV(x):
-    """Three digits that matter: 10310 -> 10{,}310, 217.4 -> 217, 50.12 -> 50.1."""
+def meV(x: float) -> str:
+    """Return three digits that matter: 10310 -> 10{,}310, 217.4 -> 217, 50.12 -> 50.1."""
     return thousands(x) if x >= 100 else fixed(x, 1)
 
 
-def number(loss):
+def number(loss: float) -> str:
     return fixed(loss, 2) if loss >= 1 else scientific(loss, 2)
 
 
-def thousandths(loss):
-    """Three digits that matter: 0.00118 -> 1.18."""
+def thousandths(loss: float) -> str:
+    """Return three digits that matter: 0.00118 -> 1.18."""
     return fixed(1000 * loss, max(0, 2 - floor(log10(1000 * loss))))

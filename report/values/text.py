@@ -6,20 +6,26 @@ import re
 from statistics import mean
 
 from common.experiment import RESULTS
-from report.values.format import fixed, percent, tabular
+from report.values import Results, rows_with
+from report.values.format import fixed, percent, tabular, thousands
 
-TARGET = 1.42  # nats a character, what we aimed at on tiny Shakespeare
+TARGET = 1.42  # nats a character: what we aimed at on tiny Shakespeare
 SENTENCE_END = re.compile(r'[.?!]"?\s+("?\S)')
-ESCAPES = {character: rf"\{character}" for character in "#$%&_{}"} | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+ESCAPES = {character: rf"\{character}" for character in "#$%&_{}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\^{}",
+    "~": r"\~{}",
+}
 
 
-def values(results):
-    return {
-        f"text-{key}": text for part in (_tales, _written, _shakespeare, _poems, _speed) for key, text in part(results).items()
-    }
+def values(results: Results) -> dict[str, str]:
+    """Return all measured numbers of the section."""
+    parts = (_tales(results), _written(results), _shakespeare(results), _poems(results), _speed(results))
+    return {f"text-{key}": text for part in parts for key, text in part.items()}
 
 
-def tables(results):
+def tables(results: Results) -> dict[str, str]:
+    """Return what the models have written."""
     return {
         "text_samples": _samples_table(results),
         "text_temperatures": _temperatures_table(results),
@@ -30,11 +36,11 @@ def tables(results):
 
 def _tales(results):
     rows = results("part2_grimm_curves")
-    runs = [[row for row in rows if (row["lstm_hidden_dim"], row["seed"]) == (128, seed)] for seed in (0, 1, 2)]
+    runs = [rows_with(rows, lstm_hidden_dim=128, seed=seed) for seed in (0, 1, 2)]
     best = [min(run, key=lambda row: row["held_out_loss"]) for run in runs]
     losses = [row["held_out_loss"] for row in best]
     minutes = [run[-1]["seconds"] / 60 for run in runs]
-    large = [row for row in rows if row["lstm_hidden_dim"] == 1024]
+    large = rows_with(rows, lstm_hidden_dim=1024)
     large_best = min(large, key=lambda row: row["held_out_loss"])
     return {
         "grimm-loss": fixed(mean(losses), 3),
@@ -50,31 +56,34 @@ def _tales(results):
         "large-perplexity": fixed(math.exp(large_best["held_out_loss"]), 2),
         "large-accuracy": percent(large_best["held_out_accuracy"], 1),
         "large-minutes": fixed(large_best["seconds"] / 60, 1),
-        "large-epoch": fixed(large_best["step"] / (large[1]["step"]), 1),  # two evaluations an epoch
+        "large-epoch": fixed(large_best["step"] / large[1]["step"], 1),  # two evaluations an epoch
         "large-last-held-out": fixed(large[-1]["held_out_loss"], 2),
         "large-last-training": fixed(large[-1]["loss"], 2),
     }
 
 
 def _written(results):
-    found = {}
     samples = results("part2_grimm_samples")
-    loops = [(row["step"], loop(row["text"])) for row in samples]
-    lengths = {step: [len(unit) for other, unit in loops if other == step and unit] for step, _ in loops}
-    found["loops-long"] = f"{sum(bool(unit) for _, unit in loops)} of {len(loops)}"
-    found["loops-short"] = f"{sum(bool(loop(row['text'][:30])) for row in samples)} of {len(samples)}"
-    found["loop-first"] = f"{min(lengths[2_000])}"
-    found["loop-last"] = f"{min(lengths[10_000])} or {max(lengths[10_000])}"
-    found["loops-last"] = f"{len({min(_rotations(unit)) for step, unit in loops if step == 10_000})}"
-
-    rows = results("part2_grimm_temperatures")
+    short = [row for row in samples if loop(row["text"][:30])]
+    long = [{"step": row["step"], "loop": loop(row["text"])} for row in samples if loop(row["text"])]
+    first = [len(row["loop"]) for row in rows_with(long, step=2_000)]
+    last = [len(row["loop"]) for row in rows_with(long, step=10_000)]
+    different = {min(_rotations(row["loop"])) for row in rows_with(long, step=10_000)}
+    found = {
+        "loops-long": f"{len(long)} of {len(samples)}",
+        "loops-short": f"{len(short)} of {len(samples)}",
+        "loop-first": f"{min(first)}",
+        "loop-last": f"{min(last)} or {max(last)}",
+        "loops-last": f"{len(different)}",
+    }
     for tau in (0, 0.5, 1, 2):
-        chosen = [row for row in rows if row["temperature"] == tau]
+        chosen = rows_with(results("part2_grimm_temperatures"), temperature=tau)
         found[f"words-{tau:g}"] = percent(mean(row["real_words"] for row in chosen), 1 if tau else 2)
         found[f"pairs-{tau:g}"] = percent(mean(row["distinct_pairs"] for row in chosen), 1)
 
-    texts = [row["text"] for row in results("part2_grimm_texts") if row["temperature"] == 1]
-    texts += [row["prompt"] + row["completion"] for row in results("part2_grimm_completions") if row["temperature"] == 1]
+    completions = rows_with(results("part2_grimm_completions"), temperature=1)
+    texts = [row["text"] for row in rows_with(results("part2_grimm_texts"), temperature=1)]
+    texts += [row["prompt"] + row["completion"] for row in completions]
     texts = [text.replace("\\n", "\n") for text in texts]
     starts = [start for text in texts for start in SENTENCE_END.findall(text)]
     quoted = [text for text in texts if '"' in text]
@@ -83,16 +92,16 @@ def _written(results):
     return found
 
 
-def loop(text):
-    """Return the shortest unit that a text ends with, at least twice in a row; None where there is none."""
+def loop(text: str) -> str | None:
+    """Return the shortest unit that a text ends with at least twice in a row; None if there is none."""
     for length in range(1, len(text) // 2 + 1):
         if text[-length:] == text[-2 * length : -length]:
             return text[-length:]
     return None
 
 
-def quotes_alternate(text):
-    """Return whether quotation marks open, close, open ... in turn; one after a gap, or at the beginning, opens."""
+def quotes_alternate(text: str) -> bool:
+    """Return whether quotation marks open and close in turn; a mark at the beginning or after a space opens."""
     opens = [not before.strip() for before in re.findall(r'(^|.)"', text, re.DOTALL)]
     return all(opened == (number % 2 == 0) for number, opened in enumerate(opens))
 
@@ -105,10 +114,10 @@ def _shakespeare(results):
     rows, words = results("part2_shakespeare"), results("part2_shakespeare_words")
     found = {}
     for key, name in (("short", "8 minutes"), ("long", "30 minutes")):
-        run = [row for row in rows if row["run"] == name]
+        run = rows_with(rows, run=name)
         found[f"shakespeare-{key}"] = fixed(min(row["held_out_loss"] for row in run), 4)
         found[f"shakespeare-{key}-minutes"] = fixed(run[-1]["minutes"], 1)
-    new, known = (row for row in words if row["run"] == "30 minutes")
+    new, known = rows_with(words, run="30 minutes")
     return found | {
         "shakespeare-missed": fixed(min(row["held_out_loss"] for row in rows) - TARGET, 3),
         "shakespeare-new-share": percent(new["share_of_characters"], 1),
@@ -136,29 +145,26 @@ def _poems(results):
     for init, losses in last.items():
         found[f"init-{init}"] = fixed(mean(losses), 1 if init == "normal" else 2)
     found["init-difference"] = fixed(max(abs(a - b) for a, b in zip(last["uniform"], last["xavier"])), 3)
-    first = [row["held_out_loss"] for row in results("part2_poems_inits") if (row["init"], row["epoch"]) == ("zeros", 1)]
-    found["init-zeros-first"] = fixed(mean(first), 2)
+    found["init-zeros-first"] = fixed(_mean_loss(results("part2_poems_inits"), init="zeros", epoch=1), 2)
 
     rows = results("part2_poems_optimizers")
     last = _last_losses(rows, "optimizer")
     between = [mean(losses) for name, losses in last.items() if name not in ("adam", "sgd")]
-    adagrad = {
-        epoch: mean(row["held_out_loss"] for row in rows if (row["optimizer"], row["epoch"]) == ("adagrad", epoch))
-        for epoch in range(1, 9)
-    }
-    grid = _json("part2_poems_optimizers")["held_out_loss"]["adagrad"]
+    lowest = [min(last, key=lambda name: last[name][seed]) for seed in range(3)]
+    highest = [max(last, key=lambda name: last[name][seed]) for seed in range(3)]
+    adagrad = {epoch: _mean_loss(rows, optimizer="adagrad", epoch=epoch) for epoch in range(1, 9)}
     turn = min(adagrad, key=adagrad.get)
-    seeds = range(3)
+    grid = [fixed(loss, 2) for loss in _json("part2_poems_optimizers")["held_out_loss"]["adagrad"].values()]
     return found | {
         "adam": fixed(mean(last["adam"]), 2),
         "sgd": fixed(mean(last["sgd"]), 2),
         "between": f"{fixed(min(between), 2)} to {fixed(max(between), 2)}",
-        "adam-first": _of_three(sum(min(last, key=lambda name, k=k: last[name][k]) == "adam" for k in seeds)),
-        "sgd-last": _of_three(sum(max(last, key=lambda name, k=k: last[name][k]) == "sgd" for k in seeds)),
+        "adam-first": _of_three(lowest.count("adam")),
+        "sgd-last": _of_three(highest.count("sgd")),
         "adagrad-best": fixed(adagrad[turn], 2),
         "adagrad-best-epoch": f"{turn}",
         "adagrad-last": fixed(adagrad[8], 2),
-        "adagrad-rates": "{}, {} and {}".format(*(fixed(loss, 2) for loss in grid.values())),
+        "adagrad-rates": f"{', '.join(grid[:-1])} and {grid[-1]}",
     }
 
 
@@ -166,51 +172,52 @@ def _of_three(number):
     return "all three" if number == 3 else f"{number} of three"
 
 
+def _mean_loss(rows, **wanted):
+    return mean(row["held_out_loss"] for row in rows_with(rows, **wanted))
+
+
 def _last_losses(rows, kind):
     """Return, for each optimizer or initialisation, the seeds' losses after the last epoch."""
-    last = max(row["epoch"] for row in rows)
-    return {
-        choice: [row["held_out_loss"] for row in rows if (row[kind], row["epoch"]) == (choice, last)]
-        for choice in dict.fromkeys(row[kind] for row in rows)
-    }
+    last = rows_with(rows, epoch=max(row["epoch"] for row in rows))
+    choices = dict.fromkeys(row[kind] for row in rows)
+    return {choice: [row["held_out_loss"] for row in rows_with(last, **{kind: choice})] for choice in choices}
 
 
 def _speed(results):
-    rows = {(row["benchmark"], row["variant"]): row for row in results("benchmark_part2")}
-    found = {}
-    for key, sizes in (("128", "n=128"), ("512", "n=512"), ("1024", "n=1024")):
-        for short, variant in (("calls", "float32"), ("float32", "compiled, float32"), ("bf16", "compiled, bf16")):
-            (ratio,) = [row["ratio"] for (name, how), row in rows.items() if f"{sizes} " in name and how == f"ours, {variant}"]
-            found[f"speed-{key}-{short}"] = fixed(ratio, 2)
-    write = {name: rows[f"one character written: {name}", "text of 800"]["value"] for name in ("ours", "ours, whole text")}
-    return found | {
-        "write": rf"{fixed(write['ours'] / 1e3, 2)}\,ms",
-        "write-again": rf"{fixed(write['ours, whole text'] / 1e3, 0)}\,ms",
-    }
+    rows, found = results("benchmark_part2"), {}
+    variants = {"calls": "ours, float32", "float32": "ours, compiled, float32", "bf16": "ours, compiled, bf16"}
+    for n in (128, 512, 1024):
+        for key, variant in variants.items():
+            (ratio,) = [row["ratio"] for row in rows_with(rows, variant=variant) if f"n={n} " in row["benchmark"]]
+            found[f"speed-{n}-{key}"] = fixed(ratio, 2)
+    for key, how, digits in (("write", "ours", 2), ("write-again", "ours, whole text", 0)):
+        (row,) = rows_with(rows, benchmark=f"one character written: {how}", variant="text of 800")
+        found[key] = rf"{fixed(row['value'] / 1e3, digits)}\,ms"
+    return found
 
 
 def _samples_table(results):
     """Five first characters, at five stages in two rows of three; the sixth place shows how the last texts end."""
     rows = results("part2_grimm_samples")
-    stages = {step: [row["text"] for row in rows if row["step"] == step] for step in dict.fromkeys(row["step"] for row in rows)}
-    columns = [(f"step {step:,}", [text[:30] for text in texts]) for step, texts in stages.items()]
-    columns.append(("step 10,000, characters 171 to 200", [text[170:200] for text in stages[10_000]]))
-    lines = []
-    for group in (columns[:3], columns[3:]):
-        lines += ["\\midrule"] if lines else []
-        lines.append(" & ".join(rf"\normalfont {title.replace(',', '{,}', 1)}" for title, _ in group) + r" \\")
-        lines += [" & ".join(map(_escape, texts)) + r" \\" for texts in zip(*(texts for _, texts in group))]
-    column = r">{\ttfamily}l"
-    return "\n".join([rf"\begin{{tabular}}{{@{{}}{column * 3}@{{}}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
+    columns = []  # of a title and five texts
+    for step in dict.fromkeys(row["step"] for row in rows):
+        beginnings = [_escape(row["text"][:30]) for row in rows_with(rows, step=step)]
+        columns.append([rf"\normalfont step {thousands(step)}", *beginnings])
+    ends = [_escape(row["text"][170:200]) for row in rows_with(rows, step=10_000)]
+    columns.append([r"\normalfont step 10{,}000, characters 171 to 200", *ends])
+    upper, lower = ([" & ".join(line) + r" \\" for line in zip(*group)] for group in (columns[:3], columns[3:]))
+    begin = r"\begin{tabular}{@{}" + 3 * r">{\ttfamily}l" + "@{}}"
+    return "\n".join([begin, r"\toprule", *upper, r"\midrule", *lower, r"\bottomrule", r"\end{tabular}"])
 
 
 def _temperatures_table(results, width=92):
-    """Two texts for each temperature, the first characters of each; greedy ones are alike, so one is enough."""
+    """The beginnings of two texts for each temperature, and of one greedy text."""
     rows = []
     for tau in (0, 0.5, 1, 2):
-        texts = [row["text"] for row in results("part2_grimm_texts") if row["temperature"] == tau]
-        for number, text in enumerate(texts[:1] if tau == 0 else texts[:2]):
-            rows.append(["" if number else f"{tau:g}", _escape(_cut(text, width))])
+        texts = [row["text"] for row in rows_with(results("part2_grimm_texts"), temperature=tau)]
+        rows.append([f"{tau:g}", _escape(_cut(texts[0], width))])
+        if tau > 0:
+            rows.append(["", _escape(_cut(texts[1], width))])
     return tabular([r"$\tau$", r"\normalfont text"], rows, r"@{}r>{\ttfamily}l@{}")
 
 
@@ -225,19 +232,15 @@ def _completions_table(results, width=92):
     rows = []
     for prompt, temperatures in chosen.items():
         for tau in temperatures:
-            (added,) = [
-                row["completion"]
-                for row in results("part2_grimm_completions")
-                if (row["prompt"], row["temperature"]) == (prompt, tau)
-            ]
-            text = _cut(prompt + added, width)
+            (row,) = rows_with(results("part2_grimm_completions"), prompt=prompt, temperature=tau)
+            text = _cut(prompt + row["completion"], width)
             rows.append([f"{tau:g}", rf"\underline{{{_escape(prompt)}}}{_escape(text[len(prompt) :])}"])
     return tabular([r"$\tau$", r"\normalfont text, from the underlined prompt on"], rows, r"@{}r>{\ttfamily}l@{}")
 
 
 def _poems_table(results):
     """The greedy poem for each first character, two a line."""
-    poems = [rf"\zh{{{row['poem']}}}" for row in results("part2_poems") if row["temperature"] == 0]
+    poems = [rf"\zh{{{row['poem']}}}" for row in rows_with(results("part2_poems"), temperature=0)]
     lines = [" & ".join(poems[k : k + 2]) + r" \\" for k in range(0, len(poems), 2)]
     return "\n".join([r"\begin{tabular}{@{}ll@{}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
@@ -247,12 +250,12 @@ def _json(name):
 
 
 def _cut(text, width):
-    """Return a text's first `width` characters, a line end, written as two, counting as one."""
+    r"""Return a text's first `width` characters; a line end, written as \n, counts as one."""
     text = text.replace("\\n", "\n")
     return text[:width].replace("\n", "\\n")
 
 
 def _escape(text):
     """Return a text as TeX sets it, line ends as hooked arrows."""
-    lines = text.split("\\n")
-    return r"{$\hookleftarrow$}".join("".join(ESCAPES.get(character, character) for character in line) for line in lines)
+    lines = ["".join(ESCAPES.get(character, character) for character in line) for line in text.split("\\n")]
+    return r"{$\hookleftarrow$}".join(lines)

@@ -1,6 +1,7 @@
 """part4/train.py with one of the networks below: `networks.py NAME ARGUMENTS`.
 
-All take the same steps in one process as in two, those with batch normalisation where its halves are normalised alone.
+All take the same steps in one process as in two; those with batch normalisation do so if one process normalises each
+half of a batch by itself.
 """
 
 import sys
@@ -11,23 +12,25 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import part4.train
-from common.errors import run_command
+from common.command import run_command
 from part4.networks import Dropout, get_model
 
 
 class HalvesNormalised(nn.BatchNorm2d):
-    """Batch normalisation of each half of the batch by itself: in one process what two do."""
+    """Batch normalisation of each half of the batch by itself: in one process, what two processes do."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        before = [self.running_mean.clone(), self.running_var.clone()]
-        outputs, after = [], []
+        mean, variance = self.running_mean, self.running_var
+        outputs, means, variances = [], [], []
         for half in x.chunk(2):
-            self.running_mean, self.running_var = (statistic.clone() for statistic in before)
+            self.running_mean, self.running_var = mean.clone(), variance.clone()
             outputs.append(super().forward(half))
-            after.append((self.running_mean, self.running_var))
-        self.running_mean, self.running_var = (torch.stack(values).mean(dim=0) for values in zip(*after))
+            means.append(self.running_mean)
+            variances.append(self.running_var)
+        self.running_mean = torch.stack(means).mean(dim=0)
+        self.running_var = torch.stack(variances).mean(dim=0)
         return torch.cat(outputs)
 
 

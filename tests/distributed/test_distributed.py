@@ -1,4 +1,4 @@
-"""Several processes, as a user starts them: real ones, under torchrun, over gloo. They must be one training."""
+"""Several real processes, started by torchrun as a user does it, must train as one process does."""
 
 import json
 import os
@@ -18,25 +18,27 @@ import torch
 import common.distributed
 import part2.poems
 import part4.cifar10
+from common.errors import CommandError
 from common.machine import get_device
 from common.run_folder import read_metrics
 from part2.dataset import ContiguousStreams, Corpus, RandomWindows
 from part2.poems import PoemBatches, PoemCorpus
 from tests.harness import ENVIRONMENT, POSIX, ROOT, TIMES, assert_same_run, contents, run_script
 
-TINY = ["--lstm_num_hidden", "16", "--embedding_size", "8", "--batch_size", "8", "--seq_length", "12", "--print_every", "1"]
-WINDOWS = [*TINY, "--train_steps", "600", "--eval_every", "20", "--sample_every", "100", "--txt_file", str(ROOT / "LICENSE")]
+TINY = "--lstm_num_hidden 16 --embedding_size 8 --batch_size 8 --seq_length 12 --print_every 1".split()
+WINDOWS = [*TINY, *"--train_steps 600 --eval_every 20 --sample_every 100 --txt_file".split(), str(ROOT / "LICENSE")]
 BOOK = [*WINDOWS, "--stateful", "--dropout_keep_prob", "0.8"]  # the most that a step can depend on
 POEMS = [*TINY, "--poems", "builtin", "--batch_size", "10", "--train_steps", "50"]
-IMAGES = ["--dataset", "synthetic", "--num_train", "340", "--batch_size", "32", "--epochs", "5", "--print_every", "1"]
+IMAGES = "--dataset synthetic --num_train 340 --batch_size 32 --epochs 5 --print_every 1".split()
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run"]
 NETWORK = "tests/distributed/networks.py"
+OPTIONS = {"cwd": ROOT, "env": ENVIRONMENT, "stderr": subprocess.PIPE, "text": True}  # of launchers in the background
 
 pytestmark = POSIX
 
 
 def torchrun(*words, restarts=0):
-    """The launcher's command line for two processes."""
+    """Return torchrun's command line for two processes."""
     return [*LAUNCHER, "--standalone", "--nproc_per_node", "2", "--max_restarts", str(restarts), *map(str, words)]
 
 
@@ -57,8 +59,8 @@ def train(processes, *words):
 
 
 def error_lines(done):
-    """What the training has to say, without torchrun's own report."""
-    assert done.returncode == 1  # torchrun's own; its report holds the exit code 2 of the processes
+    """Return the lines that the training has printed, without torchrun's own report."""
+    assert done.returncode == 1  # torchrun's own; its report contains the exit code 2 of the processes
     return re.findall(r"^train\.py: .*$", done.stderr, re.MULTILINE)
 
 
@@ -66,11 +68,11 @@ def assert_same_curves(folder, reference, last_step=50, rel=1e-4):
     """Losses, accuracies and norms agree to float32's precision, of which 50 steps lose a little."""
     found, expected = read_metrics(folder / "metrics.csv"), read_metrics(reference / "metrics.csv")
     for name in expected.keys() - set(TIMES):
-        (steps, values), (reference_steps, reference_values) = (
-            zip(*[pair for pair in metrics[name] if pair[0] <= last_step]) for metrics in (found, expected)
-        )
-        assert steps == reference_steps
-        assert values == pytest.approx(reference_values, rel=rel, abs=1e-6), name
+        pairs = [pair for pair in found[name] if pair[0] <= last_step]
+        reference_pairs = [pair for pair in expected[name] if pair[0] <= last_step]
+        assert pairs and [step for step, _ in pairs] == [step for step, _ in reference_pairs]
+        values = [value for _, value in reference_pairs]
+        assert [value for _, value in pairs] == pytest.approx(values, rel=rel, abs=1e-6), name
     assert len(expected["loss"]) >= last_step
 
 
@@ -103,8 +105,9 @@ def test_two_processes_have_the_loss_curve_of_one(one, two):
     assert len(list(two.glob("events.*"))) == 1
     config = json.loads((two / "config.json").read_text())
     assert config["command"].startswith("torchrun --standalone --nproc_per_node 2 part2/train.py")
-    states = [contents(folder)[0]["state"] for folder in (one, two)]
-    assert [h.shape for h, _ in states[0]] == [h.shape for h, _ in states[1]] == 2 * [(8, 16)]  # of the whole batch
+    for folder in (one, two):
+        layers = contents(folder)[0]["carried"]["layers"]
+        assert [h.shape for h, _ in layers] == 2 * [(8, 16)]  # of the whole batch
 
 
 @pytest.mark.slow
@@ -115,29 +118,26 @@ def test_two_processes_resume_to_the_same_bits(two, two_begun, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_two_processes_began_one_ends(one, two_begun, tmp_path):
+def test_one_process_continues_what_two_began(one, two_begun, tmp_path):
     shutil.copytree(two_begun, tmp_path / "run")
     train(1, "part2/train.py", *BOOK, "--train_steps", "60", "--run_dir", tmp_path / "run", "--resume")
     assert_same_curves(tmp_path / "run", one)
 
 
 @pytest.mark.slow
-def test_what_one_process_began_two_end(one, tmp_path):
+def test_two_processes_continue_what_one_began(one, tmp_path):
     train(1, "part2/train.py", *BOOK, "--train_steps", "20", "--run_dir", tmp_path)
     train(2, "part2/train.py", *BOOK, "--train_steps", "60", "--run_dir", tmp_path, "--resume")
     assert_same_curves(tmp_path, one)
 
 
 def under_fire(folder, words, kills, seed):
-    """Train, and kill a process drawn at random `kills` times, at random moments after a checkpoint."""
+    """Train, and kill one of the processes, drawn at random, `kills` times, at random moments after a checkpoint."""
     draw = random.Random(seed)
     command = torchrun("part2/train.py", *words, "--run_dir", folder, restarts=kills)
-    launcher = subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    killed, seen = [], None
+    launcher = subprocess.Popen(command, stdout=subprocess.DEVNULL, **OPTIONS)
+    checkpoint, killed, seen = folder / "checkpoint.pt", [], None
     while len(killed) < kills and launcher.poll() is None:
-        checkpoint = folder / "checkpoint.pt"
         changed = checkpoint.stat().st_mtime_ns if checkpoint.exists() else seen
         if changed == seen:
             time.sleep(0.02)
@@ -173,14 +173,13 @@ def test_many_are_killed_and_replaced(tmp_path, seed):
 
 @pytest.mark.slow
 def test_a_process_killed_on_another_machine_is_replaced(two, tmp_path):
-    """Two launchers stand for two machines, and only that of the killed process counts a restart."""
+    """Two launchers stand for two machines; only the launcher of the killed process counts a restart."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         endpoint = f"localhost:{free.getsockname()[1]}"
-    words = ["--nnodes", "2", "--nproc_per_node", "1", "--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "a"]
+    words = [*"--nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_id a --rdzv_endpoint".split(), endpoint]
     command = [*LAUNCHER, *words, "--max_restarts", "1", "part2/train.py", *BOOK, "--run_dir", str(tmp_path / "run")]
-    options = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    machines = [subprocess.Popen(command, **options) for _ in range(2)]
+    machines = [subprocess.Popen(command, stdout=subprocess.DEVNULL, **OPTIONS) for _ in range(2)]
     while not (tmp_path / "run" / "checkpoint.pt").exists():
         time.sleep(0.05)
     (victim,) = processes_of(machines[1])
@@ -191,10 +190,10 @@ def test_a_process_killed_on_another_machine_is_replaced(two, tmp_path):
     assert_same_run(tmp_path / "run", two)
 
 
-@pytest.mark.parametrize("kind", ["poems", pytest.param("windows", marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["poems", "windows"])
 def test_poems_and_windows_too(tmp_path, kind):
-    """Poems have unequal lengths, and an epoch's last batch has fewer."""
+    """Poems have unequal lengths, and an epoch's last batch is smaller."""
     words = POEMS if kind == "poems" else [*WINDOWS, "--train_steps", "60", "--schedule", "cosine", "--max_norm", "0.5"]
     for processes in (1, 2):
         train(processes, "part2/train.py", *words, "--run_dir", tmp_path / str(processes))
@@ -210,15 +209,10 @@ def test_bf16_resumes_to_the_same_bits(tmp_path):
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    ("network", "in_one"),
-    [
-        ("convolution", "convolution"),
-        ("dropout", "dropout"),
-        pytest.param("normalised", "halves", marks=pytest.mark.slow),
-    ],
-)
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "in_one"), [("convolution", "convolution"), ("dropout", "dropout"), ("normalised", "halves")]
+)
 def test_images(tmp_path, network, in_one):
     """On CPUs two processes normalise each half of a batch by itself; all else is the same."""
     train(1, NETWORK, in_one, *IMAGES, "--run_dir", tmp_path / "1")
@@ -243,8 +237,7 @@ def test_images_resume_to_the_same_bits(tmp_path):
     """With dropout and running statistics."""
     words = [NETWORK, "normalised_dropout", *IMAGES, "--epochs", "60", "--print_every", "100"]
     train(2, *words, "--run_dir", tmp_path / "whole")
-    command = torchrun(*words, "--run_dir", tmp_path / "run")
-    launcher = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(torchrun(*words, "--run_dir", tmp_path / "run"), **OPTIONS)
     while not (tmp_path / "run" / "checkpoint.pt").exists():
         assert launcher.poll() is None
         time.sleep(0.05)
@@ -257,27 +250,24 @@ def test_images_resume_to_the_same_bits(tmp_path):
 @pytest.mark.slow
 def test_stopped_by_ctrl_c_then_resumed(tmp_path):
     words = [*BOOK, "--train_steps", "100000", "--sample_every", "50000", "--run_dir", tmp_path / "run"]
-    launcher = subprocess.Popen(
-        torchrun("part2/train.py", *words), cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
-    )
+    launcher = subprocess.Popen(torchrun("part2/train.py", *words), **OPTIONS)
     while not (tmp_path / "run" / "checkpoint.pt").exists():
         time.sleep(0.05)
     launcher.send_signal(signal.SIGINT)
     error = launcher.communicate(timeout=60)[1]
     (line,) = re.findall(r"^train\.py: .*$", error, re.MULTILINE)
     step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
-    command = rf"train\.py: stopped at step {step:,}; go on with: torchrun --standalone --nproc_per_node 2 part2/train\.py .* "
-    assert re.fullmatch(command + "--resume", line)
+    command = r"torchrun --standalone --nproc_per_node 2 part2/train\.py .* --resume"
+    assert re.fullmatch(rf"train\.py: stopped at step {step:,}; go on with: {command}", line)
     train(2, *line.split("nproc_per_node 2 ")[1].split(), "--train_steps", step + 5)
 
 
-@pytest.mark.parametrize("restarts", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.parametrize("restarts", [0, 1])
 def test_an_error_is_one_line(two, restarts):
     done = train_two("part2/train.py", *BOOK, "--run_dir", two, restarts=restarts)
-    assert error_lines(done) == [
-        f"train.py: {two} already holds a run: add --resume to continue it, or choose another --run_dir"
-    ]
+    line = f"train.py: {two} already holds a run: add --resume to continue it, or choose another --run_dir"
+    assert error_lines(done) == [line]
 
 
 @pytest.mark.slow
@@ -285,10 +275,13 @@ def test_an_error_is_one_line(two, restarts):
     ("words", "message"),
     [
         (["part2/train.py", "--nonsense"], "unrecognized arguments: --nonsense (--help lists all arguments)"),
-        (["part2/train.py", "--batch_size", "9"], "--batch_size 9 cannot be shared by 2 processes: take a multiple of 2"),
+        (
+            ["part2/train.py", "--batch_size", "9"],
+            "--batch_size 9 cannot be divided among 2 processes: take a multiple of 2",
+        ),
         (
             ["part4/train.py", "--batch_size", "2"],
-            "--batch_size 2 cannot be shared by 2 processes: take a multiple of 2, at least 4",
+            "--batch_size 2 cannot be divided among 2 processes: take a multiple of 2, at least 4",
         ),
         (["part2/train.py", "--txt_file", "no/such.txt"], "no/such.txt does not exist"),
         (["part1/train.py"], "this script trains in one process: start it with python"),
@@ -300,27 +293,29 @@ def test_bad_input_ends_in_one_line(words, message):
 
 @pytest.mark.slow
 def test_divergence_is_one_line(tmp_path):
-    words = [*BOOK, "--optimizer", "sgd", "--lr", "1e38", "--max_norm", "1e38", "--eval_every", "1", "--run_dir", tmp_path]
-    (line,) = error_lines(train_two("part2/train.py", *words))
+    words = "--optimizer sgd --lr 1e38 --max_norm 1e38 --eval_every 1".split()
+    (line,) = error_lines(train_two("part2/train.py", *BOOK, *words, "--run_dir", tmp_path))
     assert re.search(r"diverged at step \d+: .*(nan|inf).*; try a lower --learning_rate", line)
 
 
 @pytest.mark.parametrize(("last", "exit_code"), [("pass", 0), ("raise CommandError('no')", 2)])
 def test_a_process_of_several_ends_at_once(last, exit_code):
-    """Without the interpreter's own end, which threads of gloo's might not survive; what was printed comes out."""
+    """It skips the interpreter's shutdown, during which threads of gloo might abort; what was printed comes out."""
     script = f"""
 import atexit
-from common.errors import CommandError, run_command
+from common.command import run_command
+from common.errors import CommandError
 
 def main():
     print("done", end="")
     {last}
 
-atexit.register(print, "the interpreter's end")
+atexit.register(print, "the interpreter's shutdown")
 run_command(main)
 """
     environment = {**ENVIRONMENT, "TORCHELASTIC_RUN_ID": "1", "RANK": "1"}
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (exit_code, "done", "")
 
 
@@ -330,7 +325,7 @@ def as_process(monkeypatch):
 
     def play(rank, processes):
         for module in (common.distributed, part2.poems, part4.cifar10):
-            monkeypatch.setattr(module, "num_processes", lambda: processes)
+            monkeypatch.setattr(module, "world_size", lambda: processes)
         monkeypatch.setattr(common.distributed, "rank", lambda: rank)
 
     return play
@@ -338,7 +333,7 @@ def as_process(monkeypatch):
 
 @pytest.mark.parametrize("source", [RandomWindows, ContiguousStreams])
 def test_each_process_reads_its_own_windows(source, tmp_path, monkeypatch, as_process):
-    """From a text too large for memory, too: what is read is noted."""
+    """Also from a text that is too large for memory; the test notes what is read."""
     (tmp_path / "text.txt").write_text("".join(chr(97 + k % 26) for k in range(5000)))
     monkeypatch.setattr("part2.dataset.IN_MEMORY", 100)
     monkeypatch.setattr("part2.dataset.ROOT", tmp_path)
@@ -360,7 +355,7 @@ def test_each_process_reads_its_own_windows(source, tmp_path, monkeypatch, as_pr
         assert np.array_equal(np.concatenate(read[1:]), read[0])
 
 
-def test_poems_are_shared_out_equally(as_process):
+def test_all_processes_get_equally_many_poems(as_process):
     batches = PoemBatches(PoemCorpus("builtin", 12), 9, seed=0)
     for step in range(batches.steps_per_epoch):
         whole, parts = batches.batch(step), []
@@ -391,9 +386,9 @@ def test_a_gpu_for_each_process(as_process, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     chosen = []
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert common.distributed.own_gpu("cuda") == "cuda:1" and chosen == [1]
-    with pytest.raises(common.distributed.CommandError, match="--device cuda:0 is one GPU for 2 processes"):
+    assert common.distributed.local_cuda_device("cuda") == "cuda:1" and chosen == [1]
+    with pytest.raises(CommandError, match="--device cuda:0 is one GPU for 2 processes"):
         get_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(common.distributed.CommandError, match="2 processes on this machine need a GPU each, and it has 1"):
+    with pytest.raises(CommandError, match="2 processes on this machine need a GPU each, but it has 1"):
         get_device("cuda")

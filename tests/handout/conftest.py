@@ -1,9 +1,9 @@
 """Points the probes of this folder at a solution of the assignment: `pytest tests/handout --submission DIR`.
 
 The probes know only the names that the handouts fix, so they judge any solution; without the option, this repository's.
-DIR holds `part1/`, `part2/`, ... or is such a folder itself. For each part there are `probes_<part>.py`, plain functions
-whose docstrings say what must hold, and `test_<part>.py`, which runs each in a process of its own (`runner.py`): whatever a
-solution does, crash, exit or never return, it fails that one probe, with a reason.
+DIR holds `part1/`, `part2/`, ... or is such a folder itself. For each part there are `probes_<part>.py`, plain
+functions whose docstrings say what must hold, and `test_<part>.py`, which runs each in a process of its own
+(`runner.py`): whatever a solution does, crash, exit or never return, it fails that one probe, with a reason.
 
 pytest learns the two options only where `tests/handout` (or a file in it) is named on its command line.
 """
@@ -25,7 +25,9 @@ HERE = Path(__file__).resolve().parent
 
 def pytest_addoption(parser):
     parser.addoption("--submission", type=Path, help="folder of the solution to probe (default: this repository)")
-    parser.addoption("--probe_timeout", type=float, default=120, help="seconds that a probe may take (default: %(default)s)")
+    parser.addoption(
+        "--probe_timeout", type=float, default=120, help="seconds that a probe may take (default: %(default)s)"
+    )
 
 
 def pytest_configure(config):
@@ -35,7 +37,7 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that takes a `probe` once for each function of its part's probes, and for each model where it takes one."""
+    """Run a test that takes a `probe` once for each of its part's probes, and for each model if the probe takes one."""
     if "probe" in metafunc.fixturenames:
         part = Path(metafunc.module.__file__).stem.removeprefix("test_")
         probes = runpy.run_path(str(HERE / f"probes_{part}.py"))
@@ -43,7 +45,9 @@ def pytest_generate_tests(metafunc):
             (part, name, *arguments)
             for name, function in probes.items()
             if inspect.isfunction(function) and not name.startswith("_")
-            for arguments in ([[model] for model in probes["MODELS"]] if inspect.signature(function).parameters else [[]])
+            for arguments in (
+                [[model] for model in probes["MODELS"]] if inspect.signature(function).parameters else [[]]
+            )
         ]
         metafunc.parametrize("probe", calls, ids=["-".join(call[1:]) for call in calls])
 
@@ -59,7 +63,16 @@ def run_probe(pytestconfig):
         folder = folder / part if (folder / part).is_dir() else folder
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             verdict = Path(scratch, "verdict.txt")
-            command = [sys.executable, "-B", HERE / "runner.py", folder, HERE / f"probes_{part}.py", verdict, probe, *arguments]
+            command = [
+                sys.executable,
+                "-B",
+                HERE / "runner.py",
+                folder,
+                HERE / f"probes_{part}.py",
+                verdict,
+                probe,
+                *arguments,
+            ]
             silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
             process = subprocess.Popen(command, cwd=scratch, start_new_session=True, **silent)
             try:
@@ -72,6 +85,10 @@ def run_probe(pytestconfig):
                         os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
                 process.wait()
-            return verdict.read_text(encoding="utf-8") if verdict.exists() else f"died without an answer, exit status {status}"
+            return (
+                verdict.read_text(encoding="utf-8")
+                if verdict.exists()
+                else f"died without an answer, exit status {status}"
+            )
 
     return run_probe

@@ -1,8 +1,8 @@
 """What must hold of any solution of part 1, by the names `PalindromeDataset`, `VanillaRNN` and `LSTM` alone.
 
-Most of these fail some published solution. Parameters are told apart by their shapes or not at all, since their names and
-layout are the solution's own. Where its initialisation is not the point, parameters are drawn anew, so that a very small or
-very large one hides nothing.
+Most of these fail some published solution. Parameters are told apart by their shapes or not at all, since their names
+and layout are the solution's own. Where its initialisation is not the point, parameters are drawn anew, so that a very
+small or very large one hides nothing.
 """
 
 import importlib
@@ -97,7 +97,9 @@ def any_batch_size(model):
     net, (digits, _) = _build(model, batch_size=16), _palindromes(40)
     logits = _call(net, digits)
     for size in (16, 5, 1):
-        assert torch.allclose(_call(net, digits[:size]), logits[:size], atol=1e-5), f"a batch of {size} gives other logits"
+        assert torch.allclose(_call(net, digits[:size]), logits[:size], atol=1e-5), (
+            f"a batch of {size} gives other logits"
+        )
 
 
 def any_length(model):
@@ -109,7 +111,9 @@ def any_length(model):
             changed = digits.clone()
             changed[:, place] = (changed[:, place] + 5) % 10
             unread = (_call(net, changed) == _call(net, digits)).all(1).any()
-            assert not unread, f"built for 6 digits, given {num_digits}, it ignores the {'last' if place else 'first'} one"
+            assert not unread, (
+                f"built for 6 digits, given {num_digits}, it ignores the {'last' if place else 'first'} one"
+            )
 
 
 def input_may_be_vectors(model):
@@ -126,7 +130,9 @@ def initial_loss_is_near_log_10(model):
     net, (digits, targets) = _build(model, seq_length=30, num_hidden=128, own_init=True), _palindromes(128, 30)
     logits = _call(net, digits)
     loss = F.cross_entropy(logits, targets).item()
-    assert abs(loss - math.log(10)) < 1, f"the initial loss is {loss:.2f}, far from log 10 = 2.30: the weights are too large"
+    assert abs(loss - math.log(10)) < 1, (
+        f"the initial loss is {loss:.2f}, far from log 10 = 2.30: the weights are too large"
+    )
     nudged = digits.clone()
     nudged[:, 0] += 1e-3
     change = ((_call(net, nudged) - logits).norm() / (logits - logits.mean(0)).norm()).item()
@@ -148,7 +154,9 @@ def every_parameter_gets_a_gradient(model):
 
 def no_ready_made_layers(model):
     """The model has no nn.RNN, nn.LSTM, their cells, or nn.Linear inside."""
-    banned = [type(m).__name__ for m in _build(model).modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase, nn.Linear))]
+    banned = [
+        type(m).__name__ for m in _build(model).modules() if isinstance(m, (nn.RNNBase, nn.RNNCellBase, nn.Linear))
+    ]
     assert not banned, f"it is made of {', '.join(sorted(set(banned)))}"
 
 
@@ -166,7 +174,9 @@ def state_starts_at_zero(model):
     """With all parameters zero, or only the biases and the input zero, all logits are zero."""
     net, (digits, _) = _build(model), _palindromes(16, 3)
     for parameter in net.parameters():
-        if parameter.numel() == max(parameter.shape):  # the biases, and W_x of input_dim 1, which a zero input hides anyway
+        if parameter.numel() == max(
+            parameter.shape
+        ):  # the biases, and W_x of input_dim 1, which a zero input hides anyway
             parameter.zero_()
     assert not _call(net, torch.zeros_like(digits)).any(), (
         "zero biases and inputs give non-zero logits: the first state is not 0"
@@ -209,7 +219,9 @@ def one_batch_can_be_overfitted(model):
     raise AssertionError(f"after 300 steps it knows only {best:.0%} of one batch of 32")
 
 
-def _build(model, seq_length=6, input_dim=1, num_hidden=NUM_HIDDEN, num_classes=NUM_CLASSES, batch_size=16, own_init=False):
+def _build(
+    model, seq_length=6, input_dim=1, num_hidden=NUM_HIDDEN, num_classes=NUM_CLASSES, batch_size=16, own_init=False
+):
     """Construct the solution's model, with parameters drawn anew unless its `own_init` is wanted."""
     net = getattr(importlib.import_module(MODELS[model]), model)(
         seq_length, input_dim, num_hidden, num_classes, batch_size, "cpu"

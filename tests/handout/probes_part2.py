@@ -1,8 +1,9 @@
-"""What must hold of any solution of part 2, by the names `TextDataset`, `text_collate_fn`, `LSTM`, `TextGenerationModel` alone.
+"""What must hold of any solution of part 2, by the names `TextDataset`, `text_collate_fn`, `LSTM`,
+`TextGenerationModel` alone.
 
-Most of these fail some published solution. What an item of the dataset is, `text_collate_fn` alone has to know. Parameters are
-told apart by their shapes or not at all, since their names and layout are the solution's own. Where its initialisation is not
-the point, parameters are drawn anew, so that a very small or very large one hides nothing.
+Most of these fail some published solution. What an item of the dataset is, `text_collate_fn` alone has to know.
+Parameters are told apart by their shapes or not at all, since their names and layout are the solution's own. Where its
+initialisation is not the point, parameters are drawn anew, so that a very small or very large one hides nothing.
 """
 
 import importlib
@@ -48,12 +49,12 @@ def every_window_can_be_drawn():
     drawn = {TEXT.find(_window(dataset, draw % len(dataset))[0]) for draw in range(3000)}
     missing = sorted(set(range(len(TEXT) - 5)) - drawn)
     assert not missing, (
-        f"in 3000 draws, {len(missing)} of {len(TEXT) - 5} windows never come, for one that at place {missing[-1]}"
+        f"in 3000 draws, {len(missing)} of {len(TEXT) - 5} windows never come, for example that at place {missing[-1]}"
     )
 
 
 def windows_in_order_cover_the_text():
-    """Without random_select, windows are step_size apart, in whatever order they are asked for; step_size 1 gives all."""
+    """Without random_select windows are step_size apart, whatever the order of the requests; step_size 1 gives all."""
     for step in (1, 4):
         dataset = _dataset(TEXT, 5, step_size=step, random_select=False)
         _window(dataset, len(dataset) - 1)
@@ -63,19 +64,22 @@ def windows_in_order_cover_the_text():
         if step == 1:
             missing = sorted(set(range(len(TEXT) - 5)) - set(starts))
             assert not missing, (
-                f"with step_size 1, {len(missing)} of {len(TEXT) - 5} windows are left out, for one that at place {missing[-1]}"
+                f"with step_size 1, {len(missing)} of {len(TEXT) - 5} windows are left out, "
+                f"for example that at place {missing[-1]}"
             )
 
 
 def vocabulary_is_the_texts_characters():
-    """vocabulary_size counts the text's distinct characters; convert_to_string turns each number into another of them."""
+    """vocabulary_size counts the text's distinct characters; convert_to_string maps each number to another of them."""
     for text in ("abracadabra, abracadabra\n" * 3, TEXT):
         dataset = _dataset(text, 5)
         size = dataset.vocabulary_size
         assert size == len(set(text)), f"vocabulary_size is {size} for a text of {len(set(text))} distinct characters"
         found = dataset.convert_to_string(list(range(size)))
         assert isinstance(found, str), f"convert_to_string returned a {type(found).__name__}, not a string"
-        assert sorted(found) == sorted(set(text)), f"the numbers 0 to {size - 1} stand for {found!r}, not {sorted(set(text))}"
+        assert sorted(found) == sorted(set(text)), (
+            f"the numbers 0 to {size - 1} stand for {found!r}, not {sorted(set(text))}"
+        )
 
 
 def vocabulary_is_the_same_in_every_process():
@@ -107,7 +111,9 @@ def batches_are_time_first():
             assert tensor.dtype == torch.int64, f"the {kind} are {tensor.dtype}, not int64"
         for index in range(size):
             found = tuple(dataset.convert_to_string(tensor[:, index].tolist()) for tensor in batch)
-            assert found == _window(dataset, index), f"column {index} reads {found}, window {index} {_window(dataset, index)}"
+            assert found == _window(dataset, index), (
+                f"column {index} reads {found}, window {index} {_window(dataset, index)}"
+            )
 
 
 def loader_workers_draw_different_windows():
@@ -130,7 +136,9 @@ def rows_are_independent_and_causal(model):
         changed[t, 3] = changed[t, 3] + 1 if model == "LSTM" else (changed[t, 3] + 3) % VOCABULARY
         difference = (_call(net, changed) - before).abs().amax(2)
         unmoved = [t + 1 + place for place, d in enumerate(difference[t:, 3]) if d == 0]
-        assert not unmoved, f"another input at step {t + 1} leaves the same row's outputs at steps {unmoved} as they were"
+        assert not unmoved, (
+            f"another input at step {t + 1} leaves the same row's outputs at steps {unmoved} as they were"
+        )
         difference[t:, 3] = 0
         step, row = divmod(difference.argmax().item(), difference.shape[1])
         assert difference.max() < 1e-5, (
@@ -180,7 +188,8 @@ def every_parameter_gets_its_gradient(model):
                 measured = (rise - loss()) / 0.04
                 parameter += step
             assert abs(measured - slope) < 0.01 * slope + 1e-3, (
-                f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: a path is cut"
+                f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: "
+                "a path is cut"
             )
 
 
@@ -192,7 +201,7 @@ def no_ready_made_layers(model):
 
 
 def parameter_count(model):
-    """The LSTM has 4 (n d + n^2 + n) trainable numbers; the model K d more for the embedding, and K n + K for the output."""
+    """The LSTM has 4 (n d + n^2 + n) trainable numbers; the model K d for the embedding and K n + K for the output."""
     k, d, n = VOCABULARY, EMBEDDING, HIDDEN
     expected = 4 * (n * d + n * n + n) + (k * d + k * n + k) * (model == "TextGenerationModel")
     found = sum(parameter.numel() for parameter in _build(model).parameters() if parameter.requires_grad)
@@ -223,14 +232,16 @@ def state_starts_at_zero():
     for parameter in net.parameters():
         if parameter.numel() == max(parameter.shape):  # the biases
             parameter.zero_()
-    assert not _call(net, torch.zeros_like(x)).any(), "zero biases and inputs give non-zero outputs: the first state is not 0"
+    assert not _call(net, torch.zeros_like(x)).any(), (
+        "zero biases and inputs give non-zero outputs: the first state is not 0"
+    )
     for parameter in net.parameters():
         parameter.zero_()
     assert not _call(net, x).any(), "the outputs are not zero although all parameters are"
 
 
 def initial_weights_are_uniform():
-    """The LSTM's parameters start uniform in +-1/sqrt(n), the biases too, and n of them, the forget gate's, have 1 added."""
+    """The LSTM's parameters start uniform in +-1/sqrt(n), biases too; to n of them, the forget gate's, 1 is added."""
     n, shifted = 256, 0
     bound = n**-0.5
     for name, parameter in _build("LSTM", d=32, n=n, scale=None).named_parameters():
@@ -241,7 +252,9 @@ def initial_weights_are_uniform():
         assert farthest < 1.001 * bound, (
             f"{name} starts with a number {farthest:.3f} from 0 or 1, beyond 1/sqrt(n) = {bound:.3f}"
         )
-        assert abs(spread / bound - 1) < 0.2, f"{name} starts with numbers spread as if in +-{spread:.3f}, not +-{bound:.3f}"
+        assert abs(spread / bound - 1) < 0.2, (
+            f"{name} starts with numbers spread as if in +-{spread:.3f}, not +-{bound:.3f}"
+        )
     assert shifted == n, f"{shifted} numbers start near 1, not the {n} of the forget gate's bias"
 
 
@@ -258,7 +271,9 @@ def output_is_logits():
     logits = _call(_build("TextGenerationModel"), _input("TextGenerationModel"))
     for dim, over in enumerate(("time", "the batch", "the vocabulary")):
         ones = torch.ones(())
-        assert not torch.allclose(logits.sum(dim), ones, atol=1e-4), f"the outputs sum to one over {over}: softmax was applied"
+        assert not torch.allclose(logits.sum(dim), ones, atol=1e-4), (
+            f"the outputs sum to one over {over}: softmax was applied"
+        )
         assert not torch.allclose(logits.exp().sum(dim), ones, atol=1e-4), f"log-softmax over {over} was applied"
 
 
@@ -306,7 +321,7 @@ def samples_start_with_any_character():
 
 
 def samples_follow_the_model():
-    """At temperature 0 each character is the likeliest by the model's logits for all before it in its row; at 0.05 nearly."""
+    """At temperature 0 each character is the likeliest by the model's logits for its row so far; at 0.05 nearly so."""
     net = _build("TextGenerationModel", scale=2.0)
     for temperature, slack in ((0.0, 1e-3), (0.05, 1.0)):
         _assert_likeliest(net, _sample(net, 20, 15, temperature), slack, f"at temperature {temperature:g}")
@@ -317,7 +332,9 @@ def greedy_sampling_is_deterministic():
     net, texts = _build("TextGenerationModel", scale=2.0), {}
     for _ in range(2):
         for first, *text in _sample(net, 30, 15).t().tolist():
-            assert texts.setdefault(first, text) == text, f"after character {first} came once {texts[first]} and once {text}"
+            assert texts.setdefault(first, text) == text, (
+                f"after character {first} came once {texts[first]} and once {text}"
+            )
 
 
 def sampled_frequencies_match_the_softmax():
@@ -425,7 +442,9 @@ def _call(net, x, size=None):
     output = net(x)
     assert isinstance(output, torch.Tensor), f"it returned a {type(output).__name__}, not a tensor"
     expected = (*x.shape[:2], size or (HIDDEN if x.dim() == 3 else VOCABULARY))
-    assert output.shape == expected, f"inputs (T, B) = {tuple(x.shape[:2])} gave shape {tuple(output.shape)}, not {expected}"
+    assert output.shape == expected, (
+        f"inputs (T, B) = {tuple(x.shape[:2])} gave shape {tuple(output.shape)}, not {expected}"
+    )
     assert output.isfinite().all(), "the output is not finite"
     return output
 
@@ -435,17 +454,23 @@ def _sample(net, batch_size, sample_length, temperature=0.0):
     samples = net.sample(batch_size=batch_size, sample_length=sample_length, temperature=temperature)
     samples = torch.as_tensor(samples)
     expected = (sample_length, batch_size)
-    assert samples.shape == expected, f"{batch_size} samples of length {sample_length} have shape {tuple(samples.shape)}"
+    assert samples.shape == expected, (
+        f"{batch_size} samples of length {sample_length} have shape {tuple(samples.shape)}"
+    )
     assert not samples.is_floating_point(), f"the sampled characters are {samples.dtype}, not integers"
-    assert 0 <= samples.min() and samples.max() < VOCABULARY, f"characters {samples.min()} to {samples.max()} of {VOCABULARY}"
+    assert 0 <= samples.min() and samples.max() < VOCABULARY, (
+        f"characters {samples.min()} to {samples.max()} of {VOCABULARY}"
+    )
     return samples
 
 
 def _assert_likeliest(net, samples, slack, case):
-    """See that no sampled character's logit is more than `slack` below the largest, the model having read all before it."""
+    """See that no sampled character's logit, given all characters before it, is more than `slack` below the largest."""
     with torch.no_grad():
         logits = _call(net, samples)[:-1]
     below = logits.amax(2) - logits.gather(2, samples[1:].unsqueeze(2)).squeeze(2)
     if not (below <= slack).all():
         step = (below > slack).any(1).nonzero()[0].item()
-        raise AssertionError(f"{case}, character {step + 2} of a text is not what the model says after the first {step + 1}")
+        raise AssertionError(
+            f"{case}, character {step + 2} of a text is not what the model says after the first {step + 1}"
+        )

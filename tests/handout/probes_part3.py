@@ -1,9 +1,10 @@
-"""What must hold of any solution of part 3's molecules, by the names of the course's data.py, networks.py and train.py alone.
+"""What must hold of any solution of part 3's molecules, by the names of the course's data.py, networks.py and train.py
+alone.
 
-Those stand in the solution's folder or in its `qm9/`. Molecules are made here as PyTorch Geometric's `Batch`: random graphs
-with 11 columns of atom features, one-hot bonds, and 19 equal targets, whichever of them the solution reads. Networks have their
-parameters drawn anew, so that a zero hides nothing. PyTorch Geometric is imported in the probes only, since who collects them
-reads this file too.
+Those stand in the solution's folder or in its `qm9/`. Molecules are made here as PyTorch Geometric's `Batch`: random
+graphs with 11 columns of atom features, one-hot bonds, and 19 equal targets, whichever of them the solution reads.
+Networks have their parameters drawn anew, so that a zero hides nothing. PyTorch Geometric is imported in the probes
+only, since who collects them reads this file too.
 """
 
 import importlib
@@ -33,7 +34,7 @@ def mlp_has_the_layers_asked_for():
 
 
 def flat_features_hold_every_atom_and_bond():
-    """get_mlp_features gives (B, 3509): 29 x 5 one-hot elements, then 29 x 29 x 4 one-hot bonds, and zeros elsewhere."""
+    """get_mlp_features gives (B, 3509): 29 x 5 one-hot elements, 29 x 29 x 4 one-hot bonds, and zeros elsewhere."""
     batch = _batch(7)
     flat = _module("data").get_mlp_features(batch)
     assert flat.shape == (7, FLAT), f"7 molecules gave shape {tuple(flat.shape)}, not (7, {FLAT})"
@@ -44,8 +45,12 @@ def flat_features_hold_every_atom_and_bond():
         bonds = torch.zeros(MAX_NUM_NODES, MAX_NUM_NODES, 4)
         bonds[graph.edge_index[0], graph.edge_index[1]] = graph.edge_attr
         split = MAX_NUM_NODES * 5
-        assert torch.equal(flat[k, :split].view(-1, 5), elements), f"the first {split} numbers are not the one-hot elements"
-        assert torch.equal(flat[k, split:].view(bonds.shape), bonds), f"the numbers after {split} are not the one-hot bonds"
+        assert torch.equal(flat[k, :split].view(-1, 5), elements), (
+            f"the first {split} numbers are not the one-hot elements"
+        )
+        assert torch.equal(flat[k, split:].view(bonds.shape), bonds), (
+            f"the numbers after {split} are not the one-hot bonds"
+        )
 
 
 def permute_indices_keeps_the_molecules():
@@ -53,7 +58,9 @@ def permute_indices_keeps_the_molecules():
     batch = _batch(6)
     before = batch.clone()
     permuted = _module("train").permute_indices(batch)
-    assert torch.equal(batch.x, before.x) and torch.equal(batch.edge_index, before.edge_index), "it changed the batch given"
+    assert torch.equal(batch.x, before.x) and torch.equal(batch.edge_index, before.edge_index), (
+        "it changed the batch given"
+    )
     assert not torch.equal(permuted.x, batch.x), "the atoms have kept their order"
     assert torch.equal(permuted.batch, batch.batch), "an atom has moved to another molecule"
     ends, owners = permuted.edge_index, permuted.batch
@@ -124,7 +131,9 @@ def gnn_has_the_blocks_asked_for():
         convolutions = [module for module in net.modules() if isinstance(module, library.MessagePassing)]
         ones = ones or len(convolutions)
         assert convolutions, f"a GNN with {blocks} blocks has no graph convolution"
-        assert len(convolutions) == blocks * ones, f"{blocks} blocks have {len(convolutions)} convolutions, one block {ones}"
+        assert len(convolutions) == blocks * ones, (
+            f"{blocks} blocks have {len(convolutions)} convolutions, one block {ones}"
+        )
         called = set()
         for module in convolutions:
             module.register_forward_hook(lambda module, inputs, output, called=called: called.add(module))
@@ -175,7 +184,9 @@ def evaluation_renumbers_when_asked_to(model):
         float(_module("train").evaluate_model(net, batches, nn.MSELoss(), permute=permute)) for permute in (False, True)
     )
     if model == "MLP":
-        assert abs(anew / as_given - 1) > 1e-5, "the MLP's loss is the same for atoms numbered anew: nothing was permuted"
+        assert abs(anew / as_given - 1) > 1e-5, (
+            "the MLP's loss is the same for atoms numbered anew: nothing was permuted"
+        )
     else:
         assert abs(anew / as_given - 1) < 1e-3, f"the GNN's loss is {as_given:.5f}, for atoms numbered anew {anew:.5f}"
 

@@ -1,9 +1,9 @@
 """What must hold of any solution of part 4, by the names that the handout fixes: its layers, networks and corruptions.
 
-The layers, `zero_padding` to `pool_back`, are looked for in `layers_numpy.py`, then in any Python file of the solution's
-folder, then in its notebooks. Images are (N, C, IH, IW), filters (F, C, FH, FW), a stride is (sh, sw), a padding (ph, pw); the
-gradients' functions get the input as it was convolved, and no padding. The notebook holds them against PyTorch, so PyTorch says
-here what is right. Who of several equal maxima gets the gradient is left open.
+The layers, `zero_padding` to `pool_back`, are looked for in `layers_numpy.py`, then in any Python file of the
+solution's folder, then in its notebooks. Images are (N, C, IH, IW), filters (F, C, FH, FW), a stride is (sh, sw), a
+padding (ph, pw); the gradients' functions get the input as it was convolved, and no padding. The notebook holds them
+against PyTorch, so PyTorch says here what is right. Who of several equal maxima gets the gradient is left open.
 
 `get_model` takes a network's name; a corruption takes a severity, and its transform a (3, 32, 32) image from 0 to 1.
 """
@@ -64,7 +64,9 @@ def padding_of_zero_is_none():
     for ph, pw in ((0, 2), (1, 0), (0, 0)):
         _compare(_call("zero_padding", X, (ph, pw)), _padded(X, ph, pw), f"with a padding of {(ph, pw)} the images")
         Y = _call("convolution2D", X, np.ones((1, 3, 2, 2)), (1, 1), (ph, pw))
-        _compare(Y, _convolution(_padded(X, ph, pw), np.ones((1, 3, 2, 2))), f"with a padding of {(ph, pw)} the convolution")
+        _compare(
+            Y, _convolution(_padded(X, ph, pw), np.ones((1, 3, 2, 2))), f"with a padding of {(ph, pw)} the convolution"
+        )
 
 
 def convolution_does_not_flip_the_filter():
@@ -94,7 +96,7 @@ def convolution_takes_any_stride():
 
 
 def convolution_takes_rectangles():
-    """Images, filters, strides and paddings may be longer one way than the other; the filter may be as large as the image."""
+    """Images, filters, strides and paddings may be rectangular; the filter may be as large as the image."""
     for case in RECTANGLES:
         X, W, stride = _layer(**case)
         for ph, pw in ((0, 0), (2, 1)):
@@ -134,10 +136,19 @@ def input_gradient_takes_rectangles():
 
 def pooling_takes_the_maximum_of_each_window():
     """pool_forward takes windows that touch, overlap, lie apart or do not tile the image, of any images."""
-    for (IH, IW), f, s in (((6, 6), 2, 2), ((6, 6), 3, 1), ((9, 9), 2, 5), ((7, 5), 2, 2), ((8, 5), 3, 2), ((4, 4), 1, 1)):
+    for (IH, IW), f, s in (
+        ((6, 6), 2, 2),
+        ((6, 6), 3, 1),
+        ((9, 9), 2, 5),
+        ((7, 5), 2, 2),
+        ((8, 5), 3, 2),
+        ((4, 4), 1, 1),
+    ):
         X = np.random.randn(2, 3, IH, IW)
         expected = F.max_pool2d(torch.from_numpy(X), f, s).numpy()
-        _compare(_call("pool_forward", X, f, s), expected, f"windows of {f} at stride {s} on {IH} x {IW} images: the maxima")
+        _compare(
+            _call("pool_forward", X, f, s), expected, f"windows of {f} at stride {s} on {IH} x {IW} images: the maxima"
+        )
 
 
 def pooling_of_negative_numbers_is_negative():
@@ -161,7 +172,9 @@ def pool_gradients_of_overlapping_windows_add_up():
     X[0, 0, 2, 2] = 9
     grad_pool = np.arange(1.0, 10).reshape(1, 1, 3, 3)
     found = _call("pool_back", grad_pool, X, 3, 1)
-    assert np.isclose(found[0, 0, 2, 2], 45), f"the maximum of 9 windows gets {found[0, 0, 2, 2]:g}; their gradients sum to 45"
+    assert np.isclose(found[0, 0, 2, 2], 45), (
+        f"the maximum of 9 windows gets {found[0, 0, 2, 2]:g}; their gradients sum to 45"
+    )
     for (IH, IW), f, s in (((6, 6), 2, 1), ((8, 5), 3, 2)):
         _probe_pool_back(np.random.randn(2, 3, IH, IW), f, s)
 
@@ -170,7 +183,11 @@ def pool_back_takes_the_leading_windows_only():
     """A gradient of fewer windows than the image has, as the notebook gives, is that of the first ones."""
     X, part, whole = np.random.rand(2, 3, 10, 10), np.random.rand(2, 3, 4, 4), np.zeros((2, 3, 9, 9))
     whole[:, :, :4, :4] = part
-    _compare(_call("pool_back", part, X, 2, 1), _pool_gradient(whole, X, 2, 1), "with a gradient of 4 x 4 of 9 x 9 windows, dX")
+    _compare(
+        _call("pool_back", part, X, 2, 1),
+        _pool_gradient(whole, X, 2, 1),
+        "with a gradient of 4 x 4 of 9 x 9 windows, dX",
+    )
 
 
 def images_do_not_mix():
@@ -195,7 +212,9 @@ def arguments_stay_as_they_were():
         first = _call(name, *arguments).copy()
         for number, (value, copy) in enumerate(zip(arguments, copies), start=1):
             assert np.array_equal(value, copy), f"argument {number} of {name} was changed"
-        assert np.array_equal(_call(name, *arguments), first), f"the same call of {name} gave another result the second time"
+        assert np.array_equal(_call(name, *arguments), first), (
+            f"the same call of {name} gave another result the second time"
+        )
 
 
 def networks_have_all_their_parameters():
@@ -211,7 +230,9 @@ def networks_give_logits_of_any_batch():
     for classes, batch in ((10, 1), (7, 3)):
         network = _function("get_model")("resnet18", num_classes=classes).eval()
         logits = network(torch.randn(batch, 3, 32, 32))
-        assert logits.shape == (batch, classes), f"{batch} images, {classes} classes: logits of shape {tuple(logits.shape)}"
+        assert logits.shape == (batch, classes), (
+            f"{batch} images, {classes} classes: logits of shape {tuple(logits.shape)}"
+        )
         assert not torch.allclose(logits.exp().sum(dim=1), torch.ones(batch)), "the outputs are log-probabilities"
         assert not torch.allclose(logits.sum(dim=1), torch.ones(batch)), "the outputs are probabilities"
 
@@ -226,17 +247,21 @@ def corruptions_grow_with_severity():
             found = _function(name)(severity)(image.clone())
             assert found.shape == image.shape, f"{name}({severity}) gives {tuple(found.shape)} of {tuple(image.shape)}"
             distances.append((found - image).square().mean().item())
-        assert distances == sorted(distances) and distances[0] < distances[-1], f"{name}, severity 1 to 5: off by {distances}"
+        assert distances == sorted(distances) and distances[0] < distances[-1], (
+            f"{name}, severity 1 to 5: off by {distances}"
+        )
 
 
 def noise_has_its_standard_deviation():
-    """gaussian_noise_transform adds noise of standard deviation 0.04, 0.07, 0.10 at severities 1 to 3, different each time."""
+    """gaussian_noise_transform adds fresh noise of standard deviation 0.04, 0.07, 0.10 at severities 1 to 3."""
     image = torch.full((3, 32, 32), 0.5)
     for severity, std in ((1, 0.04), (2, 0.07), (3, 0.10)):
         transform = _function("gaussian_noise_transform")(severity)
         first, second = transform(image.clone()), transform(image.clone())
         found = (first - image).std().item()
-        assert abs(found - std) < 0.1 * std, f"the noise of severity {severity} has standard deviation {found:.3f}, not {std}"
+        assert abs(found - std) < 0.1 * std, (
+            f"the noise of severity {severity} has standard deviation {found:.3f}, not {std}"
+        )
         assert not torch.equal(first, second), "two images get the same noise"
 
 
@@ -258,7 +283,9 @@ def _probe_gradient(name, cases):
         out_grad = np.random.randn(*y.shape)
         y.backward(torch.from_numpy(out_grad))
         expected = (w if name.endswith("filter") else x).grad.numpy()
-        _compare(_call(name, out_grad, X, W, stride), expected, f"{_name(case)}: {'dW' if name.endswith('filter') else 'dX'}")
+        _compare(
+            _call(name, out_grad, X, W, stride), expected, f"{_name(case)}: {'dW' if name.endswith('filter') else 'dX'}"
+        )
 
 
 def _probe_pool_back(X, f, s):

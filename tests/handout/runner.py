@@ -2,8 +2,8 @@
 
     python runner.py PART_FOLDER PROBES_FILE VERDICT_FILE PROBE [ARGUMENT ...]
 
-The solution is imported as its own scripts import it, with its folder first on the path. The verdict, "passed" or a reason,
-goes to a file, since standard output belongs to the solution.
+The solution is imported as its own scripts import it, with its folder first on the path. The verdict, "passed" or a
+reason, goes to a file, since standard output belongs to the solution.
 """
 
 import os

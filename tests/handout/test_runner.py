@@ -1,4 +1,5 @@
-"""The probes and their runner, on solutions broken on purpose: the right probe fails, with a reason that a reader understands.
+"""The probes and their runner, on solutions broken on purpose: the right probe fails, with a reason that a reader
+understands.
 
 Each breaks one line of a solution that is correct.
 """
@@ -56,9 +57,19 @@ CASES = {  # the line to replace, by what, the probe to run, what it should find
         r"crashed: RuntimeError: .* \(lstm.py, line 19\)",
     ),
     "c(0) = 1": (ZEROS, ZEROS.replace("zeros", "ones"), "state_starts_at_zero", ".*the first state is not 0"),
-    "no tanh": ("c.tanh() * o", "c * o", "equations_hold_for_equal_parameters", "with all parameters 0.05, .* off by .*"),
+    "no tanh": (
+        "c.tanh() * o",
+        "c * o",
+        "equations_hold_for_equal_parameters",
+        "with all parameters 0.05, .* off by .*",
+    ),
     "no class": ("class LSTM", "class Lstm", "output_is_logits", "crashed: AttributeError: .* no attribute 'LSTM'"),
-    "no Python": ("class LSTM", "clas LSTM", "output_is_logits", r"crashed: SyntaxError: invalid syntax \(lstm.py, line 5\)"),
+    "no Python": (
+        "class LSTM",
+        "clas LSTM",
+        "output_is_logits",
+        r"crashed: SyntaxError: invalid syntax \(lstm.py, line 5\)",
+    ),
     "exits": (FIRST_LINE, "raise SystemExit(0)\n", "output_is_logits", r"crashed: SystemExit: 0 \(lstm.py, line 1\)"),
     "dies": (FIRST_LINE, "import os; os._exit(0)\n", "output_is_logits", "died without an answer, exit status 0"),
     "hangs": (FIRST_LINE, "while True: pass\n", "output_is_logits", "no answer within 5 s"),
@@ -107,7 +118,12 @@ MODEL_CASES = {  # the same for part 2
     "state not carried": ("self(x)", "self(x[-1:])", "samples_follow_the_model", "at temperature 0, character 3 of .*"),
     "times temperature": ("p / temperature", "p * temperature", *FREQUENCIES),
     "argmax at 0.5": ("if temperature", "if int(temperature)", *FREQUENCIES),
-    "one too many": ("< sample", "<= sample", "samples_have_their_shape", r"sample\(\) has shape \(31, 4\), not \(30, 4\)"),
+    "one too many": (
+        "< sample",
+        "<= sample",
+        "samples_have_their_shape",
+        r"sample\(\) has shape \(31, 4\), not \(30, 4\)",
+    ),
 }
 
 
@@ -122,6 +138,16 @@ def test_a_broken_model_of_texts_fails_its_probe(tmp_path, run_probe, line, brok
 def test_the_folder_may_be_the_part_itself_and_has_to_exist(tmp_path, run_probe):
     (tmp_path / "lstm.py").write_text(LSTM, encoding="utf-8")
     assert run_probe("part1", "any_length", "LSTM", submission=tmp_path) == "passed"
-    command = [sys.executable, "-m", "pytest", Path(__file__).with_name("test_part1.py"), "--submission", tmp_path / "nowhere"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        Path(__file__).with_name("test_part1.py"),
+        "--submission",
+        tmp_path / "nowhere",
+    ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (run.returncode, run.stderr.strip()) == (4, f"ERROR: --submission {tmp_path / 'nowhere'}: there is no such folder")
+    assert (run.returncode, run.stderr.strip()) == (
+        4,
+        f"ERROR: --submission {tmp_path / 'nowhere'}: there is no such folder",
+    )

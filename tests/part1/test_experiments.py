@@ -6,11 +6,10 @@ from torch.nn import functional as F
 
 from common.errors import CommandError
 from common.machine import seeded_generator
-from part1.bptt import lstm_loop, rnn_loop
+from common.optimizers import OPTIMIZERS
 from part1.dataset import draw_palindromes
 from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers
 from part1.lstm import LSTM
-from part1.optimizers import OPTIMIZERS
 from part1.vanilla_rnn import VanillaRNN
 
 
@@ -19,13 +18,14 @@ def test_state_gradients_equal_autograd_on_the_plain_loop(Model):
     """There each h(t) is a tensor of its own, whose gradient autograd can be asked for."""
     model = Model(8, 10, 6, 10, 5, generator=torch.Generator().manual_seed(0)).double()
     palindromes = draw_palindromes(5, 8, torch.Generator().manual_seed(0))
-    z, zeros, states = model.input_part(palindromes[:, :-1]), torch.zeros(5, 6, dtype=torch.float64), []
-    h, c = zeros, zeros
-    for z_t in z:
+    model.recurrence, state, states = "loop", None, []
+    for t in range(7):  # one step at a time
         if Model is LSTM:
-            (h,), c = lstm_loop(z_t.unsqueeze(0), h, c, model.W_h)
+            (h,), c = model.states(palindromes[:, t : t + 1], state)
+            state = h, c
         else:
-            (h,) = rnn_loop(z_t.unsqueeze(0), h, model.W_hh)
+            (h,) = model.states(palindromes[:, t : t + 1], state)
+            state = h
         states.append(h)
     for number, target in enumerate(palindromes[:, -1]):  # one palindrome's own loss at a time
         loss = F.cross_entropy((h @ model.W_ph.t() + model.b_p)[number : number + 1], target.unsqueeze(0))

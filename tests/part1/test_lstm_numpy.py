@@ -51,7 +51,12 @@ def test_step_and_all_its_gradients(arrays):
 def test_sequence_and_all_its_gradients_equal_nn_lstm(arrays):
     """Question 2: backpropagation through time."""
     library = nn.LSTM(d, n).double()
-    rows = [1, 2, 0, 3]  # torch.nn stacks i, f, g, o, the handout g, i, f, o: rows[k] is the block that stands k-th there
+    rows = [
+        1,
+        2,
+        0,
+        3,
+    ]  # torch.nn stacks i, f, g, o, the handout g, i, f, o: rows[k] is the block that stands k-th there
     reorder = lambda array: np.concatenate([np.split(array, 4)[k] for k in rows])  # noqa: E731
     state = {"weight_ih_l0": arrays["W_x"], "weight_hh_l0": arrays["W_h"], "bias_ih_l0": arrays["b"]}
     state = {name: torch.from_numpy(reorder(array)) for name, array in state.items()}

@@ -39,7 +39,8 @@ def reference(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar where there is no terminal
     assert re.fullmatch(
-        r"RNN, palindromes of 4 digits: accuracy 0\.\d{4} on 10,000 fresh ones \(0\.\d{4} on the last 10 training batches\) "
+        r"RNN, palindromes of 4 digits: accuracy 0\.\d{4} on 10,000 fresh ones "
+        r"\(0\.\d{4} on the last 10 training batches\) "
         r"after 60 steps, not converged, \d+\.\d s; run folder .*run\n",
         done.stdout,
     )
@@ -48,9 +49,13 @@ def reference(tmp_path_factory):
 
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
-    assert names == {*("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf")}
+    assert names == {
+        *("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf")
+    }
     config = json.loads((reference / "config.json").read_text())
-    assert config["arguments"]["num_hidden"] == 16 and config["command"].startswith("python part1/train.py --input_length 3")
+    assert config["arguments"]["num_hidden"] == 16 and config["command"].startswith(
+        "python part1/train.py --input_length 3"
+    )
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
     assert [step for step, _ in metrics["loss"]] == [10, 20, 30, 40, 50, 60]
@@ -71,7 +76,7 @@ def test_the_reported_accuracies_can_be_counted_again(reference):
     right = sum(row.index(max(row)) == digit for row, digit in zip(model(test[:, :-1]).tolist(), test[:, -1].tolist()))
     result = json.loads((reference / "result.json").read_text())
     assert result["test_accuracy"] == right / 10_000
-    assert result["last_10_batches_accuracy"] == pytest.approx(sum(checkpoint["last_accuracies"]) / 10)
+    assert result["last_10_batches_accuracy"] == pytest.approx(sum(checkpoint["state"]["last_accuracies"]) / 10)
 
 
 def test_same_seed_same_run_from_inside_the_part_and_as_a_module(reference, tmp_path):
@@ -127,7 +132,7 @@ def test_long_memory_holds(tmp_path, model, T):
 
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics and result, and three for each of the three checkpoints (metrics first)."""
+    """Two durable writes each for config, metrics and result; three for each of three checkpoints (metrics first)."""
     assert train_under_fire("part1.train", "write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
     losses = [(step, float(loss.expected)) for step, loss in tensorboard_losses(reference)]
     for number in range(1, 16):
@@ -140,7 +145,18 @@ def test_killed_at_every_write(reference, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["RNN", "LSTM", "NumPyLSTM"])
 def test_killed_at_random_moments(tmp_path, model):
-    words = ["--model_type", model, "--input_length", "8", "--num_hidden", "32", "--train_steps", "400", "--optimizer", "adam"]
+    words = [
+        "--model_type",
+        model,
+        "--input_length",
+        "8",
+        "--num_hidden",
+        "32",
+        "--train_steps",
+        "400",
+        "--optimizer",
+        "adam",
+    ]
     words += ["--eval_every", "25"]
     assert train(*words, "--run_dir", tmp_path / "whole").returncode == 0
     assert train_under_fire("part1.train", "random", tmp_path / "killed", *words) > 5
@@ -159,7 +175,9 @@ def test_stopped_by_a_signal_then_resumed(tmp_path, reference, number, exit_code
     error = process.communicate(timeout=60)[1]
     assert process.returncode == exit_code
     step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
-    assert re.fullmatch(rf"train\.py: stopped at step {step:,}; go on with: python part1/train\.py .* --resume\n", error)
+    assert re.fullmatch(
+        rf"train\.py: stopped at step {step:,}; go on with: python part1/train\.py .* --resume\n", error
+    )
     resume = error.split("python ")[1].split()
     resume[resume.index("--train_steps", resume.index("--train_steps") + 1) + 1] = str(step + 5)
     done = subprocess.run([sys.executable, *resume], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
@@ -183,7 +201,7 @@ def test_divergence_stops_with_a_clear_line_and_a_good_checkpoint(tmp_path):
 
 @POSIX
 def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
-    """The limit on file sizes stands for the full disk: the first checkpoint fits, the logs grow until a write fails."""
+    """A limit on file sizes replaces the full disk: the first checkpoint fits, the logs grow until a write fails."""
     import resource
 
     words = [*SMALL, "--train_steps", "100000", "--print_every", "1", "--run_dir", tmp_path]
@@ -213,7 +231,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         (["--num_classes", "5"], "at least 10 classes"),
         (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
         (["--model_type", "GRU"], "argument --model_type: invalid choice: 'GRU'"),
-        (["--init", "chrono"], "RNN knows default, orthogonal, identity, bistable, not chrono"),
+        (["--init", "chrono"], "RNN has default, orthogonal, identity, bistable, not chrono"),
+        (["--recurrence", "compiled"], "argument --recurrence: RNN has loop, bptt, not compiled"),
+        (["--recurrence", "fast"], "argument --recurrence: invalid choice: 'fast'"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         (["--run_dir", "LICENSE/run"], "Not a directory: LICENSE/run"),
@@ -246,6 +266,8 @@ def test_unfit_checkpoints_are_named(reference, tmp_path):
     assert "checkpoint.pt is damaged or not a checkpoint" in resume()
     torch.save({"weights": torch.zeros(3)}, tmp_path / "checkpoint.pt")
     assert "checkpoint.pt is not a checkpoint of this project" in resume()
+    torch.save({"step": 1, "arguments": {}, "model": {}}, tmp_path / "checkpoint.pt")
+    assert "holds a run of an earlier version, which cannot be resumed: start a new one" in resume()
 
 
 @pytest.mark.slow
@@ -268,6 +290,7 @@ def test_every_flag_changes_the_training(tmp_path, reference):
         *(["--learning_rate", "0.01"], ["--max_norm", "0.01"], ["--seed", "1"], ["--batch_size", "17"]),
         *(["--input_dim", "10"], ["--num_hidden", "17"], ["--num_classes", "11"], ["--input_length", "4"]),
         *(["--model_type", "LSTM"], ["--train_steps", "59"], ["--curriculum", "1"], ["--preset", "long_memory"]),
+        ["--recurrence", "loop"],
     ]
     seen = [base]
     for number, words in enumerate(changes):

@@ -58,7 +58,8 @@ def test_random_items_follow_torch_s_generator(file):
 def test_numbered_windows_reach_both_ends_of_the_text(file, step_size):
     dataset = TextDataset(file, 30, step_size, random_select=False)
     windows = [
-        dataset.convert_to_string([*inputs, targets[-1]]) for inputs, targets in map(dataset.__getitem__, range(len(dataset)))
+        dataset.convert_to_string([*inputs, targets[-1]])
+        for inputs, targets in map(dataset.__getitem__, range(len(dataset)))
     ]
     starts = list(range(0, 470, step_size))
     assert windows == [TEXT[k : k + 31] for k in [*starts, *([469] if starts[-1] != 469 else [])]]
@@ -83,9 +84,14 @@ def test_random_windows_are_all_reachable_and_leave_the_tail_alone(file):
 def test_a_batch_depends_on_seed_and_step_alone(file):
     corpus = Corpus(file, 0.1)
     for kind in (RandomWindows, ContiguousStreams):
-        batches = [kind(corpus, 10, 4, seed).batch(step).inputs.tolist() for seed, step in ((0, 3), (0, 3), (0, 4), (1, 3))]
+        batches = [
+            kind(corpus, 10, 4, seed).batch(step).inputs.tolist() for seed, step in ((0, 3), (0, 3), (0, 4), (1, 3))
+        ]
         assert batches[0] == batches[1] != batches[2]
-    assert RandomWindows(corpus, 10, 4, 0).batch(3).inputs.tolist() != RandomWindows(corpus, 10, 4, 1).batch(3).inputs.tolist()
+    assert (
+        RandomWindows(corpus, 10, 4, 0).batch(3).inputs.tolist()
+        != RandomWindows(corpus, 10, 4, 1).batch(3).inputs.tolist()
+    )
 
 
 def test_streams_go_on_where_they_ended(file):
@@ -134,16 +140,22 @@ def test_loader_batches_are_time_first_and_workers_differ(file):
 def test_the_vocabulary_is_the_same_in_every_process(file):
     command = [sys.executable, "-c", f"from part2.dataset import Corpus; print(Corpus({str(file)!r}).vocabulary)"]
     found = {
-        subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True).stdout
+        subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
         for seed in "012"
     }
     assert len(found) == 1 and found.pop().decode().strip() == "".join(sorted(set(TEXT)))
 
 
 def test_line_ends_and_byte_order_mark(tmp_path):
-    (tmp_path / "text.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n" + "vier \N{EM DASH} f\u00fcnf \U0001f33f".encode())
+    (tmp_path / "text.txt").write_bytes(
+        b"\xef\xbb\xbfone\r\ntwo\rthree\n" + "vier \N{EM DASH} f\u00fcnf \U0001f33f".encode()
+    )
     corpus = Corpus(tmp_path / "text.txt")
-    assert "".join(corpus.vocabulary[k] for k in corpus.tokens) == "one\ntwo\nthree\nvier \N{EM DASH} f\u00fcnf \U0001f33f"
+    assert (
+        "".join(corpus.vocabulary[k] for k in corpus.tokens) == "one\ntwo\nthree\nvier \N{EM DASH} f\u00fcnf \U0001f33f"
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +195,9 @@ def test_a_large_text_is_encoded_once_to_a_mapped_file(file, monkeypatch, tmp_pa
         assert isinstance(large.tokens, np.memmap) and np.array_equal(large.tokens, small.tokens)
         for name in ("vocabulary", "size", "num_train", "checksum"):
             assert getattr(large, name) == getattr(small, name)
-        assert torch.equal(RandomWindows(large, 30, 8, 0).batch(5).inputs, RandomWindows(small, 30, 8, 0).batch(5).inputs)
+        assert torch.equal(
+            RandomWindows(large, 30, 8, 0).batch(5).inputs, RandomWindows(small, 30, 8, 0).batch(5).inputs
+        )
         monkeypatch.setattr(Corpus, "_survey", None)  # the second time nothing is read again
     assert sorted(path.suffix for path in (tmp_path / "data" / "encoded").iterdir()) == [".json", ".tokens"]
     monkeypatch.undo()
@@ -222,7 +236,9 @@ def test_memory_stays_flat_for_a_large_text(tmp_path):
     path.write_text(TEXT * 480_000)
     done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, **PIPES)
     growth, before = map(float, done.stdout.split())
-    reference = subprocess.run([sys.executable, "-c", MEMORY, ROOT / "part2" / "assets" / "grimm.txt"], cwd=ROOT, **PIPES)
+    reference = subprocess.run(
+        [sys.executable, "-c", MEMORY, ROOT / "part2" / "assets" / "grimm.txt"], cwd=ROOT, **PIPES
+    )
     assert growth < 20 and before - float(reference.stdout.split()[1]) < 60, done.stdout
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import part2.download
+from common.command import run_command
 from common.data import data_path
-from common.errors import CommandError, run_command
+from common.errors import CommandError
 from part2.download import BOOKS, Book, fetch_tang, without_gutenberg
 from part2.poems import read_poems
 
@@ -80,7 +81,9 @@ def test_another_file_under_the_name_is_refused(ebook, monkeypatch, tmp_path, ca
 def test_the_poems_are_gathered_into_one_zip(monkeypatch, tmp_path):
     served = {f"poet.tang.{k}.json": f'[{{"paragraphs": ["{chr(0x4E00 + k)}山。"]}}]'.encode() for k in range(3)}
     checksums = tmp_path / "tang.sha256"
-    checksums.write_text("".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in served.items()))
+    checksums.write_text(
+        "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in served.items())
+    )
     monkeypatch.setattr(part2.download, "TANG_CHECKSUMS", checksums)
 
     def serve(url, path, hash_prefix, progress):
@@ -127,5 +130,7 @@ def test_no_network(monkeypatch, tmp_path):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
-    with pytest.raises(CommandError, match=r"cannot be had \(no network\): put the file at .*tinyshakespeare.txt by hand"):
+    with pytest.raises(
+        CommandError, match=r"cannot be had \(no network\): put the file at .*tinyshakespeare.txt by hand"
+    ):
         part2.download.fetch_book(BOOKS["shakespeare"], str(tmp_path))

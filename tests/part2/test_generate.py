@@ -8,7 +8,18 @@ import torch
 
 from tests.harness import ROOT, one_line, run_script
 
-SMALL = ["--lstm_num_hidden", "16", "--embedding_size", "8", "--batch_size", "8", "--train_steps", "40", "--eval_every", "20"]
+SMALL = [
+    "--lstm_num_hidden",
+    "16",
+    "--embedding_size",
+    "8",
+    "--batch_size",
+    "8",
+    "--train_steps",
+    "40",
+    "--eval_every",
+    "20",
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +100,10 @@ def test_the_text_comes_as_it_is_written(trained):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--prompt", "the c\u00efpy"], "character 6 of 'the c\u00efpy' is '\u00ef' (U+00EF), which the model has never seen"),
+        (
+            ["--prompt", "the c\u00efpy"],
+            "character 6 of 'the c\u00efpy' is '\u00ef' (U+00EF), which the model has never seen",
+        ),
         (["--temperature", "-1"], "argument --temperature: must be a finite number of at least 0, not -1"),
         (["--temperature", "nan"], "must be a finite number of at least 0, not nan"),
         (["--length", "-1"], "argument --length: must be at least 0"),
@@ -110,4 +124,4 @@ def test_checkpoints_that_hold_no_writer(trained, tmp_path):
     (tmp_path / "best.pt").write_bytes(good[:-100])
     assert "best.pt is damaged or not a checkpoint" in one_line(write(tmp_path))
     torch.save({"step": 1, "arguments": {}}, tmp_path / "best.pt")
-    assert "holds no model that writes" in one_line(write(tmp_path))
+    assert "holds no text model" in one_line(write(tmp_path))

@@ -121,8 +121,8 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 
 @POSIX
 def test_killed_at_every_write(tmp_path):
-    """Stateful, with dropout and bf16. Writes of two calls each: config, metrics, five samples, result; three checkpoints of
-    three (metrics first), and best.pt before each."""
+    """Stateful, with dropout and bf16. Writes of two calls each: config, metrics, five samples, result; three
+    checkpoints of three (metrics first), and best.pt before each."""
     assert train(*CARRIED, "--run_dir", tmp_path / "whole").returncode == 0
     writes = train_under_fire("part2.train", "write", tmp_path, *CARRIED)
     assert writes == 2 * 2 + 5 * 2 + 3 * 3 + 3 * 2 + 2
@@ -152,7 +152,13 @@ def test_killed_at_random_moments(tmp_path, words):
 def test_stopped_by_ctrl_c_then_resumed(tmp_path):
     words = [sys.executable, "part2/train.py", *CARRIED, "--run_dir", str(tmp_path / "run"), "--train_steps", "100000"]
     process = subprocess.Popen(
-        words, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     while not (tmp_path / "run" / "checkpoint.pt").exists():
         time.sleep(0.05)
@@ -160,7 +166,9 @@ def test_stopped_by_ctrl_c_then_resumed(tmp_path):
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
-    assert re.fullmatch(rf"train\.py: stopped at step {step:,}; go on with: python part2/train\.py .* --resume\n", error)
+    assert re.fullmatch(
+        rf"train\.py: stopped at step {step:,}; go on with: python part2/train\.py .* --resume\n", error
+    )
     done = run_script(*error.split("python ")[1].split(), "--train_steps", step + 5, "--cosine_steps", 100000)
     assert done.returncode == 0 and f"of {step + 5:,}; " in done.stdout, done.stderr
 
@@ -198,11 +206,26 @@ def test_poems_are_learnt_and_written(tmp_path):
     samples = json.loads((tmp_path / "samples.json").read_text(encoding="utf-8"))
     assert [text[0] for text in samples[-1]["texts"]] == list("日紅山夜湖海月")
     assert not any("\n" in text for text in samples[-1]["texts"])
-    assert [step for step, _ in read_metrics(tmp_path / "metrics.csv")["held_out_loss"]] == [6, 12, 18, 24]  # each epoch
+    assert [step for step, _ in read_metrics(tmp_path / "metrics.csv")["held_out_loss"]] == [
+        6,
+        12,
+        18,
+        24,
+    ]  # each epoch
 
 
 def test_schedules(tmp_path):
-    words = [*SMALL, "--learning_rate_step", "20", "--learning_rate_decay", "0.5", "--eval_every", "60", "--print_every", "1"]
+    words = [
+        *SMALL,
+        "--learning_rate_step",
+        "20",
+        "--learning_rate_decay",
+        "0.5",
+        "--eval_every",
+        "60",
+        "--print_every",
+        "1",
+    ]
     assert train(*words, "--run_dir", tmp_path / "step").returncode == 0
     rates = [rate for _, rate in read_metrics(tmp_path / "step" / "metrics.csv")["learning_rate"]]
     assert rates == [2e-3] * 20 + [1e-3] * 20 + [5e-4] * 20
@@ -316,7 +339,9 @@ def test_the_handout_s_1024_units_train(tmp_path):
         "--lr",
         "1e-3",
     ]
-    done = train(*words, "--txt_file", "assets/grimm.txt", "--train_steps", "8", "--eval_every", "8", "--run_dir", tmp_path)
+    done = train(
+        *words, "--txt_file", "assets/grimm.txt", "--train_steps", "8", "--eval_every", "8", "--run_dir", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     losses = [loss for _, loss in read_metrics(tmp_path / "metrics.csv")["held_out_loss"]]
     assert losses[-1] < 3.6  # guessing would be log 63 = 4.1

@@ -43,7 +43,7 @@ def test_the_matrix_is_equation_23():
 
 @SIZES
 def test_the_layer_is_the_matrix(n):
-    """Question 3.3a; also that it hears the neighbours on the circle and no others."""
+    """Question 3.3a; also that a node depends on itself and its neighbours on the circle, and on no others."""
     layer = CirculantLayer(torch.Generator().manual_seed(0)).double()
     H = torch.randn(n, 4, dtype=torch.float64)
     close(layer(H), circulant(layer.filter(n)) @ H)
@@ -79,7 +79,7 @@ def test_the_dft_is_numpys_and_unitary(n):
 
 @SIZES
 def test_the_dft_diagonalises_every_circulant(n):
-    """Question 3.4a: the columns of Phi are eigenvectors; and why the handout's eigenvalues are not right as they stand."""
+    """Question 3.4a: the columns of Phi are eigenvectors; the handout's eigenvalues are not right as they stand."""
     theta, _ = random_filters(n)
     Phi, C, lambdas = dft_matrix(n), circulant(theta).to(torch.complex128), eigenvalues(theta)
     close(C @ Phi, Phi * lambdas)

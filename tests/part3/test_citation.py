@@ -23,7 +23,8 @@ NEEDS = {
     )
     for name in citation.CITATION_GRAPHS
 }
-# Nodes, features, classes, undirected edges (without loops and repetitions), entries of the features, nodes without a class.
+# Nodes, features, classes, undirected edges (without loops and repetitions), entries of the features, and nodes without
+# a class.
 SIZES = {
     "cora": (2708, 1433, 7, 5278, 49216, 0),
     "citeseer": (3327, 3703, 6, 4552, 105165, 15),
@@ -55,8 +56,9 @@ def test_sizes_and_public_split(name):
     assert torch.allclose(sums[sums != 0], torch.ones(1)) and int((sums == 0).sum()) >= unknown
 
 
+# The files name modules that NumPy and SciPy have moved since.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @GRAPHS
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the files name modules that NumPy and SciPy have moved since
 def test_features_labels_and_edges_are_those_of_the_files(name):
     """Read once more with SciPy and the ordinary unpickler, as the data's authors do."""
     pytest.importorskip("scipy")
@@ -125,7 +127,9 @@ def test_a_pickle_that_names_a_function_is_refused_before_anything_is_called(tmp
     assert victim.read_text() == "alive"
 
 
-@pytest.mark.parametrize("content", [b"", b"no pickle", b"\x80\x02]q\x00(K\x01", pickle.dumps(np.zeros(3), protocol=2)[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"", b"no pickle", b"\x80\x02]q\x00(K\x01", pickle.dumps(np.zeros(3), protocol=2)[:-20]]
+)
 def test_a_damaged_pickle_is_refused(content):
     with pytest.raises(CommandError, match="refused: not a Planetoid file"):
         PlanetoidUnpickler.load_bytes(content, "a file")
@@ -145,13 +149,15 @@ def test_a_wrong_file_is_refused_by_its_checksum(damage, tmp_path, monkeypatch):
     path = tmp_path / "planetoid" / "ind.cora.graph"
     content = path.read_bytes()
     path.chmod(0o600)
-    path.write_bytes(
-        content[:1000] if damage == "truncated" else pickle.dumps(Hostile(str(tmp_path / "planetoid")), protocol=2)
-    )
-    if damage == "missing":
+    expected = "ind.cora.graph is not the expected file"
+    if damage == "truncated":
+        path.write_bytes(content[:1000])
+    elif damage == "tampered":
+        path.write_bytes(pickle.dumps(Hostile(str(tmp_path / "planetoid")), protocol=2))
+    else:
         path.unlink()
         monkeypatch.setattr(citation, "URL", "https://localhost:1/")
-    expected = "put the file at .*ind.cora.graph by hand" if damage == "missing" else "ind.cora.graph is not the expected file"
+        expected = "put the file at .*ind.cora.graph by hand"
     with pytest.raises(CommandError, match=expected):
         load_graph("cora", str(tmp_path))
 

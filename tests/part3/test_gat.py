@@ -43,7 +43,7 @@ def test_the_softmax_survives_large_scores():
     assert softmax_of_rows(A, scores).flatten().tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
-def test_a_node_that_hears_nobody_gets_the_bias():
+def test_a_node_that_receives_no_message_gets_the_bias():
     layer = GATLayer(5, 4, heads=2)
     torch.nn.init.normal_(layer.b)
     out = layer(adjacency(torch.tensor([[0], [1]]), 3), torch.randn(3, 5))
@@ -61,11 +61,8 @@ def test_the_network_has_the_papers_sizes_and_drops_in_training_only():
     model = GAT([1433, 8, 7], heads=8)
     assert sum(p.numel() for p in model.parameters()) == 1433 * 64 + 2 * 64 + 64 + 64 * 7 + 2 * 7 + 7
     assert "GATLayer(1433, 8, heads=8, concatenate=True)" in str(model)
-    A, model, H = (
-        add_self_loops(random_graph(15, 30)).to(torch.float32),
-        GAT([5, 4, 3], heads=2, output_heads=2),
-        torch.rand(15, 5),
-    )
+    A, H = add_self_loops(random_graph(15, 30)).to(torch.float32), torch.rand(15, 5)
+    model = GAT([5, 4, 3], heads=2, output_heads=2)
     assert model(A, H).shape == (15, 3) and not torch.equal(model(A, H), model(A, H))
     model.eval()
     assert torch.equal(model(A, H), model(A, H))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from part3.gat import GAT
 from part3.gcn import GCN, GCNLayer, drop
 from part3.graph import SparseMatrix, add_self_loops, adjacency, distances, identity, normalise
 from tests.part3.test_graph import random_graph
@@ -39,7 +40,8 @@ def test_the_layer_is_pytorch_geometrics(num_edges):
     geometric = pytest.importorskip("torch_geometric.nn")
     A, layer, H = layer_and_input(num_edges=num_edges)
     theirs = geometric.GCNConv(5, 4).double()
-    theirs.lin.weight, theirs.bias = torch.nn.Parameter(layer.W.detach().t().clone()), torch.nn.Parameter(layer.b.detach())
+    theirs.lin.weight = torch.nn.Parameter(layer.W.detach().t().clone())
+    theirs.bias = torch.nn.Parameter(layer.b.detach())
     expected = theirs(H, torch.stack([A.columns, A.rows]))
     found = layer(normalise(add_self_loops(A)), H)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
@@ -67,7 +69,9 @@ def test_after_L_layers_a_node_depends_on_nodes_within_L_hops_and_no_others(num_
     features = torch.rand(25, 3, dtype=torch.float64)
     beyond = 0
     for node in range(25):
-        jacobian = torch.autograd.functional.jacobian(lambda H, i=node: model(normalise(add_self_loops(A)), H)[i], features)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda H, i=node: model(normalise(add_self_loops(A)), H)[i], features
+        )
         depends = jacobian.abs().sum(dim=(0, 2)) > 0
         hops = distances(A, node)
         assert torch.equal(depends, (hops >= 0) & (hops <= num_layers))
@@ -96,6 +100,15 @@ def test_dropout_is_off_in_evaluation_and_keeps_the_mean_in_training():
     for kept in (drop(X, 0.6, training=True).values, drop(torch.ones(20_000), 0.6, training=True)):
         assert kept.unique().tolist() == [0, pytest.approx(2.5)]
         assert kept.mean() == pytest.approx(1, abs=0.03)
+
+
+def test_reset_parameters_draws_what_a_new_model_draws():
+    for Model in (GCN, GAT):
+        model = Model([5, 8, 3])
+        torch.nn.init.normal_(model.layers[0].b)
+        model.reset_parameters(torch.Generator().manual_seed(1))
+        new = Model([5, 8, 3], generator=torch.Generator().manual_seed(1))
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), new.parameters(), strict=True))
 
 
 def test_a_layer_prints_its_sizes():

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 
 import pytest
 import torch
 
 import part3.train
-from common.errors import CommandError, StopRequest
+from common.command import StopRequest
+from common.errors import CommandError
 from common.run_folder import read_metrics
 from part3.citation import LabelledGraph, load_graph
 from part3.gcn import GCN
@@ -50,8 +50,8 @@ def reference(tmp_path_factory):
     done = train(*SMALL, "--run_dir", folder)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert re.fullmatch(
-        r"karate, gcn: accuracy 0\.\d{4} on 32 unlabelled nodes, from 2 labelled ones, the mean of 2 runs, 95 % interval "
-        r"± 0\.\d{4}; 30 epochs, \d+\.\d s a run; run folder .*run\n",
+        r"karate, gcn: accuracy 0\.\d{4} on 32 unlabelled nodes, from 2 labelled ones, the mean of 2 runs, 95 % "
+        r"interval ± 0\.\d{4}; 30 epochs, \d+\.\d s a run; run folder .*run\n",
         done.stdout,
     )
     return folder
@@ -68,7 +68,8 @@ def test_the_run_folder(reference):
     result = json.loads((reference / "result.json").read_text())
     a, b = result["accuracies"]
     assert result["test_accuracy"] == pytest.approx((a + b) / 2)
-    assert result["confidence_interval"] == pytest.approx(1.96 * abs(a - b) / 2)  # standard deviation |a - b| / √2, over √2
+    half_width = 1.96 * abs(a - b) / 2  # standard deviation |a - b| / √2, over √2
+    assert result["confidence_interval"] == pytest.approx(half_width)
 
 
 def test_the_interval_of_a_mean():
@@ -130,8 +131,12 @@ def test_stopped_by_a_signal_then_resumed(tmp_path):
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert re.fullmatch(r"train\.py: stopped in run \d+, epoch \d+; .* with: python part3/train\.py .* --resume\n", error)
-    done = len(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["accuracies"])
+    assert re.fullmatch(
+        r"train\.py: stopped (in run \d+, epoch \d+; start this run again, after the finished ones,|"
+        r"at step [\d,]+; go on) with: python part3/train\.py .* --resume\n",  # the latter right after a run
+        error,
+    )
+    done = len(torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["state"]["accuracies"])
     assert train(*words, "--resume", "--runs", done + 1).returncode == 0
     assert train(*words[2:4], "--runs", done + 1, "--run_dir", tmp_path / "whole").returncode == 0
     assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -179,75 +184,60 @@ def toy(**splits):
     return LabelledGraph("toy", adjacency(edges, 6), features, torch.tensor([0, 0, 0, 1, 1, 1]), 2, **splits)
 
 
-def arguments(monkeypatch, *words) -> Namespace:
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-    return part3.train.parse_arguments()
+def train_toy(graph, folder, monkeypatch, *words):
+    """Train on a graph in the place of Cora; return the last run's weights, the state, and metrics.csv."""
+    monkeypatch.setattr(part3.train, "load_graph", lambda *_: graph)
+    in_process(["--dataset", "cora", "--run_dir", folder, *words], monkeypatch)
+    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
+    return checkpoint["model"], checkpoint["state"], read_metrics(folder / "metrics.csv")
 
 
-class Recorder:
-    """Takes the place of a run folder."""
-
-    def __init__(self):
-        self.rows = []
-
-    def log(self, step, **values):
-        self.rows.append({"step": step, **values})
-
-
-def test_the_weights_with_the_best_validation_loss_and_accuracy_are_tested(monkeypatch):
-    """With a rising validation loss, the first weights are kept; the labels to validate on are the wrong ones."""
+def test_the_weights_with_the_best_validation_loss_and_accuracy_are_tested(monkeypatch, tmp_path):
+    """With a rising validation loss, the first weights are kept; the validation nodes have the wrong labels."""
     graph = toy(train=[0, 3], validation=[1, 4], test=[2, 5])
     graph.labels[graph.validation] = 1 - graph.labels[graph.validation]
-    words = ["--dropout", 0, "--print_every", 1, "--learning_rate", 0.1, "--epochs"]
-    device, stop = torch.device("cpu"), StopRequest().__enter__()
-    stop.__exit__()
-    recorder = Recorder()
-    kept, _, epochs = part3.train.train_once(
-        arguments(monkeypatch, *words, 50, "--patience", 20), graph, 0, device, recorder, stop
-    )
-    losses = [row["validation_loss"] for row in recorder.rows]
-    assert losses == sorted(losses) and epochs == 21  # patience: 20 epochs after the first, in which both were the best
-    first, *_ = part3.train.train_once(arguments(monkeypatch, *words, 1), graph, 0, device, Recorder(), stop)
+    words = ["--dropout", 0, "--print_every", 1, "--learning_rate", 0.1, "--patience", 20]
+    kept, state, metrics = train_toy(graph, tmp_path / "50", monkeypatch, *words, "--epochs", 50)
+    losses = [loss for _, loss in metrics["validation_loss"]]
+    assert losses == sorted(losses)
+    assert state["epochs"] == [21]  # patience: 20 epochs after the first, in which both were the best
+    first, *_ = train_toy(graph, tmp_path / "1", monkeypatch, *words, "--epochs", 1)
     assert all(torch.equal(kept[name], first[name]) for name in first)
 
 
-def test_without_validation_nodes_the_last_weights_are_tested(monkeypatch):
+def test_without_validation_nodes_the_last_weights_are_tested(monkeypatch, tmp_path):
     graph = toy(train=[0, 3], validation=[], test=[2, 5])
-    with StopRequest() as stop:
-        recorder = Recorder()
-        args = arguments(monkeypatch, "--epochs", 40, "--learning_rate", 0.1)
-        _, accuracy, epochs = part3.train.train_once(args, graph, 0, torch.device("cpu"), recorder, stop)
-    assert accuracy == 1 and epochs == 40 and "validation_loss" not in recorder.rows[0]
+    _, state, metrics = train_toy(graph, tmp_path, monkeypatch, "--epochs", 40, "--learning_rate", 0.1)
+    assert state["accuracies"] == [1] and state["epochs"] == [40] and not metrics["validation_loss"]
 
 
-def test_a_graph_without_edges_trains(monkeypatch):
+@pytest.mark.parametrize("model", ["gcn", "gat"])
+def test_a_graph_without_edges_trains(model, monkeypatch, tmp_path):
     graph = toy(train=[0, 3], validation=[1], test=[2, 5])
     graph.A = adjacency(torch.empty(2, 0, dtype=torch.int64), 6)
-    for model in ("gcn", "gat"):
-        with StopRequest() as stop:
-            args = arguments(monkeypatch, "--epochs", 5, "--model", model)
-            _, accuracy, _ = part3.train.train_once(args, graph, 0, torch.device("cpu"), Recorder(), stop)
-        assert 0 <= accuracy <= 1
+    _, state, _ = train_toy(graph, tmp_path, monkeypatch, "--epochs", 5, "--model", model)
+    assert 0 <= state["accuracies"][0] <= 1
 
 
-def test_weight_decay_is_the_first_layers_alone_in_the_gcn_and_all_of_the_gat(monkeypatch):
-    seen = []
+def test_weight_decay_is_the_first_layers_alone_in_the_gcn_and_all_of_the_gat(monkeypatch, tmp_path):
+    seen = {}
     real = torch.optim.Adam
-    monkeypatch.setattr(torch.optim, "Adam", lambda groups, **options: seen.append(groups) or real(groups, **options))
     for model in ("gcn", "gat"):
-        with StopRequest() as stop:
-            args = arguments(monkeypatch, "--epochs", 1, "--model", model, "--weight_decay", 0.3)
-            part3.train.train_once(args, toy(train=[0, 3], validation=[], test=[1]), 0, torch.device("cpu"), Recorder(), stop)
-    for groups, first_only in zip(seen, (True, False)):
-        decayed, others = groups
-        assert decayed["weight_decay"] == 0.3 and others["weight_decay"] == 0
-        assert decayed["params"][0].shape[0] == 6 and bool(others["params"]) == first_only
+        monkeypatch.setattr(
+            torch.optim, "Adam", lambda groups, model=model, **options: real(seen.setdefault(model, groups), **options)
+        )
+        words = ["--epochs", 1, "--model", model, "--weight_decay", 0.3]
+        train_toy(toy(train=[0, 3], validation=[], test=[1]), tmp_path / model, monkeypatch, *words)
+    (first, others), (everything,) = seen["gcn"], seen["gat"]
+    assert first["weight_decay"] == everything["weight_decay"] == 0.3 and others["weight_decay"] == 0
+    assert [tuple(weight.shape) for weight in first["params"]] == [(6, 16), (16,)]
+    assert [tuple(weight.shape) for weight in others["params"]] == [(16, 2), (2,)]
+    assert len(everything["params"]) == 2 * 4
 
 
-def test_the_mlp_hears_no_neighbour(monkeypatch):
-    graph = toy(train=[0], validation=[], test=[1])
-    args = arguments(monkeypatch, "--model", "mlp")
-    assert torch.equal(part3.train.prepare(args, graph).to_dense(), torch.eye(6))
+def test_the_mlp_uses_no_edges():
+    A = toy(train=[0], validation=[], test=[1]).A
+    assert torch.equal(part3.train.propagation_matrix(A, "mlp", "symmetric").to_dense(), torch.eye(6))
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path):

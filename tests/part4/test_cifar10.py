@@ -1,4 +1,4 @@
-"""part4/cifar10.py: small archives, zips and folders made here, the real copies where they are, and the pixels by hand."""
+"""part4/cifar10.py: small archives, zips and folders made here, the real copies if they exist, and pixels by hand."""
 
 import hashlib
 import io
@@ -15,7 +15,16 @@ from PIL import Image
 import part4.cifar10 as cifar10
 from common.data import data_path
 from common.errors import CommandError
-from part4.cifar10 import CLASSES, augment, channel_statistics, draw_shapes, load_images, normalise, read_cifar10, to_unit
+from part4.cifar10 import (
+    CLASSES,
+    augment,
+    channel_statistics,
+    draw_shapes,
+    load_images,
+    normalise,
+    read_cifar10,
+    to_unit,
+)
 
 NEEDS_COPIES = pytest.mark.skipif(
     not data_path("cifar10/cifar10_jpg.zip").is_file(), reason="needs cifar10/cifar10_jpg.zip in $DATA_DIR"
@@ -29,7 +38,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """A data folder with 2 train images and 1 test image of each class, as PNG."""
+    """Make a data folder with 2 train images and 1 test image of each class, as PNG."""
     generator = np.random.default_rng(0)
     for part, number in (("train", 2), ("test", 1)):
         for label in CLASSES:
@@ -41,7 +50,7 @@ def data_dir(tmp_path):
 
 
 def pack(data_dir, prefix=""):
-    """Turn the folders into a zip."""
+    """Replace the folders by a zip of them, and return its path."""
     folder = data_dir / "cifar10"
     with zipfile.ZipFile(folder / "cifar10_jpg.zip", "w") as file:
         for path in sorted(folder.rglob("*.png")):
@@ -67,7 +76,7 @@ def official_archive(path, records_a_batch=5, members=()):
 
 
 def test_the_official_archive(tmp_path, monkeypatch):
-    """Byte by byte; and a member that would leave the folder is not even looked at."""
+    """Byte by byte; members that would be written outside the folder are ignored."""
     path = tmp_path / "data" / cifar10.ARCHIVE
     tables = official_archive(path, members=[("../../outside", b"x"), ("/tmp/outside", b"x")])
     before = {file for file in tmp_path.rglob("*") if "cache" not in file.parts}
@@ -75,7 +84,7 @@ def test_the_official_archive(tmp_path, monkeypatch):
     name, parts = read_cifar10(tmp_path / "data")
     assert name == "CIFAR-10"
     assert parts["train"].pixels.shape == (25, 3, 32, 32) and parts["test"].pixels.shape == (5, 3, 32, 32)
-    record = tables[2, 3]  # of the third batch the fourth image: number 13
+    record = tables[2, 3]  # the fourth image of the third batch: number 13
     assert parts["train"].labels[13] == record[0]
     for c, y, x in [(0, 0, 0), (0, 0, 1), (1, 7, 30), (2, 31, 31)]:
         assert parts["train"].pixels[13, c, y, x] == record[1 + 1024 * c + 32 * y + x]
@@ -83,10 +92,11 @@ def test_the_official_archive(tmp_path, monkeypatch):
     assert {file for file in tmp_path.rglob("*") if "cache" not in file.relative_to(tmp_path).parts} == before
 
 
-def test_a_corrupted_archive_is_refused(tmp_path, monkeypatch):
+def test_a_corrupted_archive_is_refused(tmp_path):
     path = tmp_path / "data" / cifar10.ARCHIVE
     official_archive(path)
-    with pytest.raises(CommandError, match=r"cifar-10-binary\.tar\.gz is not the official archive \(its sha256 differs\)"):
+    message = r"cifar-10-binary\.tar\.gz is not the expected file \(its sha256 differs\): move it away"
+    with pytest.raises(CommandError, match=message):
         load_images("cifar10", tmp_path / "data")
 
 
@@ -95,7 +105,8 @@ def test_a_failed_download_says_what_else_there_is(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-    with pytest.raises(CommandError, match=r"put the file at .*cifar-10-binary\.tar\.gz by hand; --dataset synthetic needs no"):
+    message = r"put the file at .*cifar-10-binary\.tar\.gz by hand; --dataset synthetic needs no download"
+    with pytest.raises(CommandError, match=message):
         load_images("cifar10", tmp_path)
 
 
@@ -119,7 +130,7 @@ def test_jpeg_copies_are_named_as_such(data_dir):
     assert load_images("cifar10", data_dir).name == "CIFAR-10 as JPEG"
 
 
-def test_images_are_decoded_once(data_dir, monkeypatch):
+def test_images_are_decoded_once(data_dir, monkeypatch, capsys):
     first = read_cifar10(data_dir)[1]
     (cached,) = cifar10.CACHE.iterdir()
     with monkeypatch.context() as patch:
@@ -131,6 +142,7 @@ def test_images_are_decoded_once(data_dir, monkeypatch):
     for damaged in (bytes(content), b"", b"nonsense"):
         cached.write_bytes(damaged)
         again = read_cifar10(data_dir)[1]
+        assert f"{cached.name} is damaged" in capsys.readouterr().err
         assert all(torch.equal(a, b) for part in first for a, b in zip(first[part], again[part]))
     path = data_dir / "cifar10" / "train" / "cat" / "0000.png"
     Image.new("RGB", (32, 32), "red").save(path)
@@ -157,10 +169,10 @@ def spoil(folder, how):
     ("how", "message"),
     [
         ("size", r"train/ship/0001\.png has 32 x 48 pixels, not 32 x 32"),
-        ("damaged", r"train/ship/0001\.png is damaged or no image"),
-        ("no image", r"train/ship/0001\.png is damaged or no image"),
+        ("damaged", r"train/ship/0001\.png is damaged or not an image"),
+        ("no image", r"train/ship/0001\.png is damaged or not an image"),
         ("missing", "has no images in test/truck: CIFAR-10 has the classes airplane, automobile"),
-        ("unknown", "has images in train/submarine, which is no class of CIFAR-10"),
+        ("unknown", "has images in train/submarine, which is not a class of CIFAR-10"),
     ],
 )
 def test_wrong_images_are_refused_in_one_line(data_dir, how, message, zipped):
@@ -218,7 +230,7 @@ def test_statistics_are_those_of_the_training_pixels():
 
 
 def test_augmentation_keeps_pixels():
-    """Every image comes out as one of its 81 shifts, mirrored or not; over many images all 162 occur."""
+    """Every result is one of the image's 81 shifts, mirrored or not; over many images all 162 occur."""
     x = torch.randint(1, 256, (1, 3, 32, 32), dtype=torch.uint8).expand(3000, -1, -1, -1)
     y = augment(x, torch.Generator().manual_seed(0))
     assert y.dtype == torch.uint8 and y.shape == x.shape
@@ -237,8 +249,8 @@ def test_augmentation_draws_from_its_generator():
 
 
 def test_the_synthetic_images_are_the_same_everywhere():
-    """A checksum: training curves of one machine can be compared with those of another."""
-    (_, a), (_, b) = draw_shapes(), draw_shapes()
+    """So that training curves of one machine can be compared with those of another."""
+    a, b = draw_shapes()[1], draw_shapes()[1]
     assert cifar10.checksum_of(a) == cifar10.checksum_of(b)
     assert a["test"].labels.bincount().tolist() == [100] * 10 and a["train"].pixels.dtype == torch.uint8
     assert a["train"].pixels.float().std(dim=(1, 2, 3)).min() > 5  # no image is empty

@@ -38,15 +38,16 @@ def test_the_strengths_are_the_assignments():
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_noise_has_its_standard_deviation(severity):
-    """Where nothing is clipped; what is, ends at 0 or 1."""
+    """Compared where nothing is clipped; clipped values are 0 or 1, as many as expected."""
     std = corruptions.NOISE_STD[severity - 1]
     x = torch.full((200, 3, 32, 32), 0.5)
     y = gaussian_noise_transform(severity)(x)
     clipped = 2 * 0.5 * math.erfc(0.5 / std / math.sqrt(2))
     assert ((y == 0) | (y == 1)).float().mean().item() == pytest.approx(clipped, abs=1e-3)
     within = y[(y > 0) & (y < 1)] - 0.5
-    share = math.sqrt(2 / math.pi) * (0.5 / std) * math.exp(-0.5 * (0.5 / std) ** 2) / math.erf(0.5 / std / math.sqrt(2))
-    assert within.std().item() == pytest.approx(std * math.sqrt(1 - share), rel=0.01)  # of a normal cut off at both sides
+    edge = 0.5 / std
+    lost = math.sqrt(2 / math.pi) * edge * math.exp(-0.5 * edge**2) / math.erf(edge / math.sqrt(2))
+    assert within.std().item() == pytest.approx(std * math.sqrt(1 - lost), rel=0.01)  # normal, truncated at both sides
     assert abs(within.mean().item()) < 0.01 * std
 
 
@@ -70,7 +71,7 @@ def test_batches_of_any_size_give_the_same(name, images):
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_blur_against_the_direct_sum(severity):
-    """Each of its 11 x 11 neighbours with its own weight, in double precision; beyond an edge the image is mirrored."""
+    """Each of 11 x 11 neighbours with its own weight, in double precision; beyond an edge the image is mirrored."""
     x = torch.rand(3, 12, 13, dtype=torch.float64)
     sigma = corruptions.BLUR_SIGMA[severity - 1]
     offsets = [(i, j) for i in range(-5, 6) for j in range(-5, 6)]
@@ -101,7 +102,7 @@ def test_blur_reaches_five_pixels_and_keeps_the_mean():
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_contrast_by_hand(severity):
-    """A grey value is 0.299 red + 0.587 green + 0.114 blue; its mean over the image does not move."""
+    """A grey value is 0.299 red + 0.587 green + 0.114 blue; its mean over the image does not change."""
     factor = (0.75, 0.6, 0.5, 0.4, 0.3)[severity - 1]
     x = torch.zeros(2, 3, 1, 2)
     x[0, :, 0, 0] = torch.tensor([1.0, 0.5, 0.0])  # grey value 0.5925; the other pixel is black

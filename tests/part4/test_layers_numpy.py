@@ -1,4 +1,4 @@
-"""The NumPy layers of question 1.1: loops, vectorised version and PyTorch give the same numbers, whatever the shapes."""
+"""The NumPy layers of question 1.1: loops, vectorised version and PyTorch give the same numbers for all shapes."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ CONVOLUTIONS, POOLINGS = range(40), range(20)  # seeds of random shapes
 
 
 def random_convolution(seed):
-    """Images, filters, stride and padding of random shapes: rectangular, tiling or not, filters larger than the image."""
+    """Return random images, filters, stride and padding: rectangular, tiling or not, filters larger than the image."""
     rng = np.random.default_rng(seed)
     N, C, num_filters = rng.integers(1, 4, 3)
     (FH, FW), stride, padding = rng.integers(1, 5, 2), rng.integers(1, 5, 2), rng.integers(0, 4, 2)
@@ -82,7 +82,7 @@ def test_pooling_and_its_gradient_equal_pytorch(layers, seed):
 
 @BOTH
 def test_a_part_of_the_pooled_gradient_is_the_whole_with_zeros(layers):
-    """As the handout's own check calls it: the gradient covers the leading windows only."""
+    """The handout's own check calls it so: the gradient covers the leading windows only."""
     X = np.random.default_rng(0).standard_normal((2, 3, 10, 11))
     part = np.random.default_rng(1).standard_normal((2, 3, 4, 3))
     whole = np.zeros((2, 3, 9, 10))
@@ -117,7 +117,7 @@ def test_loops_and_vectorised_agree_on_other_types_too():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_finite_differences(seed):
-    """The same without any library: the loss of convolution, then pooling, moved along a random direction of X and of W."""
+    """Without any library: the loss of convolution, then pooling, along random directions of X and of W."""
     X, W, stride, padding = random_convolution(seed)
     rng = np.random.default_rng(seed + 1_000)
     f = 2 if min(layers_numpy.convolution2D(X, W, stride, padding).shape[2:]) > 1 else 1
@@ -128,7 +128,10 @@ def test_finite_differences(seed):
     dY = layers_numpy.pool_back(grad, layers_numpy.convolution2D(X, W, stride, padding), f, 1)
     dP = layers_numpy.convolution2D_backward_input(dY, P, W, stride)
     (ph, pw), (_, _, IH, IW) = padding, X.shape
-    gradients = {"X": dP[:, :, ph : ph + IH, pw : pw + IW], "W": layers_numpy.convolution2D_backward_filter(dY, P, W, stride)}
+    gradients = {
+        "X": dP[:, :, ph : ph + IH, pw : pw + IW],
+        "W": layers_numpy.convolution2D_backward_filter(dY, P, W, stride),
+    }
     for name, array in (("X", X), ("W", W)):
         step = 1e-6 * rng.standard_normal(array.shape)
         ends = [forward(**{"X": X, "W": W, name: array + sign * step}) for sign in (1, -1)]
@@ -185,14 +188,14 @@ def test_arguments_that_do_not_fit_are_refused(layers, name, arguments, message)
 
 
 def test_numpy_alone():
-    """No PyTorch in the modules' own names, and NumPy's padding in neither."""
+    """The modules import no PyTorch, and do not use NumPy's padding."""
     for layers in (layers_loops, layers_numpy):
         assert not [name for name, value in vars(layers).items() if "torch" in repr(value)]
         with open(layers.__file__, encoding="utf-8") as file:
             assert "np.pad" not in file.read()
 
 
-# Milliseconds of a 3 x 3 layer from 16 to 32 channels on 128 images of 32 x 32, in float32: ours and PyTorch's.
+# Prints the milliseconds of a 3 x 3 layer from 16 to 32 channels on 128 images of 32 x 32, float32: ours and PyTorch's.
 MEASURE = """
 import json, time
 import numpy as np, torch
@@ -222,7 +225,7 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_within_ten_times_pytorchs_time():
-    """In a process of its own, where both have one thread."""
+    """In a separate process, in which both have one thread."""
     done = subprocess.run([sys.executable, "-c", MEASURE], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for name, (ours, theirs) in json.loads(done.stdout).items():

@@ -63,7 +63,7 @@ SHAPES = {
 
 
 def on_paper(*arguments, **options):
-    """A model whose tensors have shapes, but no values: made at once."""
+    """Return a model whose tensors have shapes but no values, which takes no time."""
     with torch.device("meta"):
         return get_model(*arguments, **options)
 
@@ -76,7 +76,7 @@ def test_parameters_are_torchvisions(name):
 
 
 def test_how_many_tensors_there_are():
-    """Per convolution with normalisation 1 + 5, per linear layer 2; VGG's plain convolutions 2."""
+    """1 + 5 for each convolution with normalisation, 2 for each linear layer and for VGG's plain convolutions."""
     sizes = {name: len(on_paper(name).state_dict()) for name in ARCHITECTURES}
     assert sizes == {"vgg11": 22, "vgg11_bn": 62, "resnet18": 20 * 6 + 2, "resnet34": 36 * 6 + 2, "densenet121": 727}
 
@@ -105,7 +105,7 @@ def test_any_batch_any_size_any_number_of_classes(name, stem):
     [("vgg11", 1, 2), ("vgg11_bn", 1, 2), ("resnet18", 1, 4), ("resnet34", 1, 4), ("densenet121", 1, 4)],
 )
 def test_the_cifar_stem_keeps_resolution(name, imagenet, cifar):
-    """The side of what is averaged in the end, of an image of 32 x 32; and the parameters differ in the first layer alone."""
+    """Compare the side before the last pooling, for images of 32 x 32; only the first layer's parameters differ."""
     sides = []
     for stem in STEMS:
         model = on_paper(name, stem=stem).eval()
@@ -123,14 +123,17 @@ def test_the_cifar_stem_keeps_resolution(name, imagenet, cifar):
 def random_statistics(module):
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.running_mean), nn.init.uniform_(layer.running_var, 0.5, 2)
-            nn.init.normal_(layer.weight), nn.init.normal_(layer.bias)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            for tensor in (layer.running_mean, layer.weight, layer.bias):
+                nn.init.normal_(tensor)
     return module.double().eval()
 
 
 def normalised(x, layer):
-    """Batch normalisation with running statistics, as the formula says."""
-    mean, var, weight, bias = (v[:, None, None] for v in (layer.running_mean, layer.running_var, layer.weight, layer.bias))
+    """Return batch normalisation with running statistics, by its formula."""
+    mean, var, weight, bias = (
+        v[:, None, None] for v in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    )
     return weight * (x - mean) / (var + 1e-5).sqrt() + bias
 
 
@@ -162,7 +165,7 @@ def test_a_dense_layer_by_hand():
 
 @pytest.mark.slow
 def test_vggs_short_cut_is_the_same_function():
-    """On 32 x 32 pixels the first linear layer works on one pixel instead of its 49 copies: values and gradients agree."""
+    """On 32 x 32 pixels the first linear layer reads one pixel, not its 49 copies: values and gradients agree."""
     torch.manual_seed(0)
     model = get_model("vgg11").eval()
     x, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
@@ -221,7 +224,8 @@ def test_an_image_answers_for_itself_and_one_batch_can_be_learnt(name):
 
 
 def test_unknown_networks_and_stems_are_refused():
-    with pytest.raises(ValueError, match="unknown network 'resnet50': debug, vgg11, vgg11_bn, resnet18, resnet34, densenet121"):
+    message = "unknown network 'resnet50': debug, vgg11, vgg11_bn, resnet18, resnet34, densenet121"
+    with pytest.raises(ValueError, match=message):
         get_model("resnet50")
     with pytest.raises(ValueError, match="unknown stem 'tiny': imagenet, cifar"):
         get_model("resnet18", stem="tiny")

@@ -1,4 +1,4 @@
-"""part4/train.py as its users meet it: its closing line, its exit code and the folder it leaves; resumed, bit for bit."""
+"""part4/train.py as a command: what it prints, its exit code and its run folder; and resumed runs, bit for bit."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import part4.cifar10
 import part4.train
 from common.errors import CommandError
 from common.run_folder import read_metrics
+from common.training import TrainingBatches
 from part4.cifar10 import load_images
 from tests.harness import (
     POSIX,
@@ -44,7 +45,7 @@ def in_process(words, monkeypatch):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """A run that nothing disturbed: 8 steps an epoch, 4 images left out of each."""
+    """An undisturbed run: 8 steps in each epoch, which leaves out 4 images."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     done = train(*SMALL, "--run_dir", folder)
     assert done.returncode == 0 and done.stderr == "", done.stderr
@@ -58,8 +59,8 @@ def reference(tmp_path_factory):
 
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
-    files = {"config.json", "metrics.csv", "events", "checkpoint.pt", "best.pt", "result.json", "curves.png", "curves.pdf"}
-    assert names == files
+    files = ["config.json", "metrics.csv", "events", "checkpoint.pt", "best.pt", "result.json"]
+    assert names == {*files, "curves.png", "curves.pdf"}
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
     assert [step for step, _ in metrics["loss"]] == [4, 8, 12, 16, 20, 24]
@@ -68,6 +69,7 @@ def test_the_run_folder(reference):
     assert [value for _, value in metrics["learning_rate"]] == pytest.approx([0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
     result = json.loads((reference / "result.json").read_text())
     assert result["images"] == "synthetic shapes" and result["num_train"] == 260 and result["parameters"] == 30_730
+    assert json.loads((reference / "config.json").read_text())["images"] == load_images("synthetic").checksum
 
 
 def test_the_best_epoch_is_kept_and_its_accuracy_can_be_counted_again(reference):
@@ -103,21 +105,21 @@ def test_the_schedule_is_the_handouts():
 
 
 def test_every_image_has_its_turn():
-    data = load_images("synthetic", num_train=100)
-    batches = part4.train.TrainingBatches(data.train, 20, seed=0)
+    """Each once in an epoch, with its label, in an order that depends on the epoch and the seed."""
+    data, batches = load_images("synthetic", num_train=100), TrainingBatches(100, 20, seed=0, drop_last=True)
     assert batches.steps_per_epoch == 5
-    epochs = [[batches.batch(step) for step in range(k, k + 5)] for k in (0, 5)]
+    epochs = [[data.train.take(batches.indices(step)) for step in range(k, k + 5)] for k in (0, 5)]
     flat = [[image.numpy().tobytes() for batch in epoch for image in batch.pixels] for epoch in epochs]
     assert flat[0] != flat[1] and sorted(flat[0]) == sorted(flat[1])
     assert sorted(flat[0]) == sorted(image.numpy().tobytes() for image in data.train.pixels)
     label = {image.numpy().tobytes(): k for image, k in zip(data.train.pixels, data.train.labels)}
     assert all(label[image.numpy().tobytes()] == k for batch in epochs[1] for image, k in zip(*batch))
-    assert torch.equal(part4.train.TrainingBatches(data.train, 20, seed=0).batch(7).labels, epochs[1][2].labels)
-    assert not torch.equal(part4.train.TrainingBatches(data.train, 20, seed=1).batch(7).labels, epochs[1][2].labels)
+    again, other = TrainingBatches(100, 20, seed=0), TrainingBatches(100, 20, seed=1)
+    assert torch.equal(again.indices(7), batches.indices(7)) and not torch.equal(other.indices(7), batches.indices(7))
 
 
 class Small(nn.Sequential):
-    """All that a step may depend on: convolution, running statistics and dropout."""
+    """A network with all that a step may depend on: convolution, running statistics and dropout."""
 
     def __init__(self):
         super().__init__(
@@ -143,7 +145,8 @@ def test_stopped_in_an_epoch_or_killed_then_resumed_it_ends_in_the_same_bits(tmp
         return real(*arguments)
 
     monkeypatch.setattr(part4.train, "augment", disturbed)
-    with pytest.raises(CommandError, match=r"stopped at step 11; go on with: python part4/train\.py .* --resume") as stop:
+    message = r"stopped at step 11; go on with: python part4/train\.py .* --resume"
+    with pytest.raises(CommandError, match=message) as stop:
         in_process([*words, "--run_dir", tmp_path / "run"], monkeypatch)
     assert stop.value.exit_code == 143
     with pytest.raises(MemoryError):
@@ -162,7 +165,7 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics, result and the best weights, three for each checkpoint (metrics first)."""
+    """Two durable writes each for config, metrics, result and best weights, three for a checkpoint (metrics first)."""
     accuracies = [value for _, value in read_metrics(reference / "metrics.csv")["validation_accuracy"]]
     improvements = sum(value > max(accuracies[:k], default=-1) for k, value in enumerate(accuracies))
     writes = 3 * 2 + 3 * 3 + 2 * improvements
@@ -176,11 +179,22 @@ def test_killed_at_every_write(reference, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet18", "densenet121"])
 def test_killed_at_random_moments(tmp_path, model, monkeypatch):
-    words = ["--model_name", model, "--dataset", "synthetic", "--num_train", "64", "--batch_size", "16", "--epochs", "4"]
+    words = [
+        "--model_name",
+        model,
+        "--dataset",
+        "synthetic",
+        "--num_train",
+        "64",
+        "--batch_size",
+        "16",
+        "--epochs",
+        "4",
+    ]
     assert train_under_fire("tests.part4.few_images", "random", tmp_path / "killed", *words) > 0
     monkeypatch.setattr(part4.cifar10, "NUM_SYNTHETIC", FEW)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the killed ones
+    torch.set_num_threads(1)  # as in the killed runs
     in_process([*words, "--run_dir", tmp_path / "whole"], monkeypatch)
     torch.set_num_threads(threads)
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
@@ -188,7 +202,7 @@ def test_killed_at_random_moments(tmp_path, model, monkeypatch):
 
 def test_divergence_stops_with_a_clear_line(tmp_path):
     error = one_line(train(*SMALL, "--lr", "1e30", "--run_dir", tmp_path), exit_code=1)
-    assert re.search(r"diverged at step \d+: the loss is (nan|inf)", error) and "no checkpoint had been written yet" in error
+    assert re.search(r"diverged at step \d+: the loss is (nan|inf); no checkpoint had been written yet", error)
 
 
 @pytest.mark.parametrize(
@@ -198,9 +212,9 @@ def test_divergence_stops_with_a_clear_line(tmp_path):
         (["--stem", "tiny"], "argument --stem: invalid choice: 'tiny'"),
         (["--dataset", "imagenet"], "argument --dataset: invalid choice: 'imagenet'"),
         (["--lr", "0"], "argument --lr/--learning_rate: must be a finite number above 0, not 0"),
-        (["--batch_size", "1"], "argument --batch_size: must be at least 2, not 1: batch normalisation compares images"),
+        (["--batch_size", "1"], "must be at least 2, not 1: batch normalisation needs more than one image"),
         (["--batch_size", "many"], "argument --batch_size: invalid batch_size value: 'many'"),
-        (["--batch_size", "5000"], "--batch_size 5000 is more than the 4,500 training images"),
+        (["--batch_size", "5000"], "--batch_size 5000 is more than the 4,500 training examples"),
         (["--num_train", "4501"], "--num_train 4501 is more than the 4,500 training images there are"),
         (["--num_train", "0"], "argument --num_train: must be at least 1, not 0"),
         (["--epochs", "0"], "argument --epochs: must be at least 1, not 0"),
@@ -213,7 +227,9 @@ def test_divergence_stops_with_a_clear_line(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
-    assert message in failure_of(part4.train.main, "part4/train.py", ["--dataset", "synthetic", *words], monkeypatch, capsys)
+    assert message in failure_of(
+        part4.train.main, "part4/train.py", ["--dataset", "synthetic", *words], monkeypatch, capsys
+    )
 
 
 def test_a_run_is_not_mixed_with_another(reference, tmp_path, monkeypatch):
@@ -224,12 +240,14 @@ def test_a_run_is_not_mixed_with_another(reference, tmp_path, monkeypatch):
     checkpoint = torch.load(reference / "checkpoint.pt", weights_only=True)
     torch.save({**checkpoint, "images": "others"}, tmp_path / "checkpoint.pt")
     (tmp_path / "metrics.csv").write_bytes((reference / "metrics.csv").read_bytes())
-    assert "was trained on other images: resume it with its own" in one_line(train(*SMALL, "--run_dir", tmp_path, "--resume"))
+    assert "was trained on other images: resume it with its own" in one_line(
+        train(*SMALL, "--run_dir", tmp_path, "--resume")
+    )
 
 
 @pytest.mark.slow
 def test_every_flag_changes_the_training(tmp_path, monkeypatch):
-    """One flag at a time, compared by the weights after the same few steps."""
+    """Compared by the weights after the same few steps, one flag at a time."""
     resnet = ["--model_name", "resnet18", "--epochs", "1"]
     changes = [
         [],
@@ -251,7 +269,8 @@ def test_every_flag_changes_the_training(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_shapes_are_learnt(tmp_path):
-    words = ["--model_name", "resnet18", "--dataset", "synthetic", "--num_train", "2000", "--epochs", "6", "--batch_size", "64"]
+    words = ["--model_name", "resnet18", "--dataset", "synthetic"]
+    words += ["--num_train", "2000", "--epochs", "6", "--batch_size", "64"]
     assert train(*words, "--run_dir", tmp_path, timeout=600).returncode == 0
     assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] > 0.2
 

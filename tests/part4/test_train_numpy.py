@@ -1,4 +1,4 @@
-"""The NumPy network: its gradients against PyTorch's, and part4/train_numpy.py as its users meet it."""
+"""The NumPy network: its gradients against PyTorch's, and part4/train_numpy.py as a command."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.errors import run_command
+from common.command import run_command
 from common.run_folder import read_metrics
 from part4 import numpy_network, train_numpy
 from part4.cifar10 import SIDE, load_images, normalise, to_unit
@@ -38,7 +38,7 @@ def train(*words, script="part4/train_numpy.py", **options):
 
 
 def train_here(*words):
-    """In this process, for speed: `run_command(main)` is what the script calls."""
+    """Train in this process, for speed, with `run_command(main)` as in the script."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["part4/train_numpy.py", *map(str, words)])
         patch.chdir(ROOT)
@@ -55,7 +55,7 @@ def torch_logits(weights, x):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """A run that nothing disturbed, by the script itself, from inside its folder."""
+    """An undisturbed run of the script, started from inside its folder."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     done = train(*SMALL, "--run_dir", folder, cwd=ROOT / "part4", script="train_numpy.py")
     assert done.returncode == 0, done.stderr
@@ -140,9 +140,10 @@ def test_the_network_is_numpy_alone():
 
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
-    assert names == {*("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf")}
+    files = ["config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf"]
+    assert names == set(files)
     config = json.loads((reference / "config.json").read_text())
-    assert config["arguments"]["channels"] == [3, 4]
+    assert config["arguments"]["channels"] == [3, 4] and config["images"] == load_images("synthetic").checksum
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
     assert [step for step, _ in metrics["loss"]] == [2, 3, 4, 6, 8, 9]  # 100 images: 3 batches of 30 an epoch
@@ -173,14 +174,14 @@ def test_same_seed_same_run(reference, tmp_path):
 @POSIX
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_within_an_epoch_then_resumed(tmp_path, reference, number, exit_code, capsys, monkeypatch):
-    """The signal comes in the middle of step 5 of 9; the resumed run ends as the one that nothing disturbed."""
+    """The signal comes in the middle of step 5 of 9; the resumed run ends as the undisturbed one."""
     steps = 0
 
     def step_under_fire(*arguments):
         nonlocal steps
         momentum_step(*arguments)
         steps += 1
-        if steps == 9:  # two models: that of the network in step 5
+        if steps == 9:  # two models take 2 in each step: the network's in step 5
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
@@ -206,7 +207,7 @@ def test_more_epochs_continue_a_finished_run(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics and result, and three for each of the three checkpoints (metrics first)."""
+    """Two durable writes each for config, metrics and result, three for each of three checkpoints (metrics first)."""
     assert train_under_fire("part4.train_numpy", "write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
     for number in range(1, 16):
         assert_same_run(tmp_path / str(number), reference)
@@ -231,7 +232,7 @@ def test_divergence_stops_with_a_clear_line(tmp_path, capsys, monkeypatch):
     ("words", "message"),
     [
         (["--batch_size", "0"], "argument --batch_size: must be at least 1, not 0"),
-        (["--batch_size", "101", "--num_train", "100"], "--batch_size 101 is more than the 100 training images"),
+        (["--batch_size", "101", "--num_train", "100"], "--batch_size 101 is more than the 100 training examples"),
         (["--num_train", "1000000"], "--num_train 1000000 is more than the 4,500 training images there are"),
         (["--channels", "0"], "argument --channels: must be at least 1, not 0"),
         (["--channels", *["2"] * 6], "6 blocks halve 32 pixels to nothing; at most 5 fit"),
@@ -252,8 +253,10 @@ def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
 def test_a_run_is_resumed_with_its_own_images_only(reference, tmp_path):
     folder = shutil.copytree(reference, tmp_path / "run")
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    torch.save({**checkpoint, "images_checksum": "another"}, folder / "checkpoint.pt")
-    assert "was trained on other images: resume it with its own" in one_line(train(*SMALL, "--run_dir", folder, "--resume"))
+    torch.save({**checkpoint, "images": "others"}, folder / "checkpoint.pt")
+    assert "was trained on other images: resume it with its own" in one_line(
+        train(*SMALL, "--run_dir", folder, "--resume")
+    )
 
 
 def test_a_run_is_resumed_with_its_own_arguments_only(reference, capsys):
@@ -277,7 +280,7 @@ def test_the_network_beats_the_linear_classifier(tmp_path, dataset):
 
 @pytest.mark.slow
 def test_every_flag_changes_the_training(tmp_path, reference):
-    """One flag at a time, compared by both models' weights after the same few steps."""
+    """Compared by both models' weights after the same few steps, one flag at a time."""
     seen = [contents(reference)[0]["model"]]
     changes = [["--channels", "3"], ["--num_train", "99"], ["--batch_size", "29"], ["--learning_rate", "0.03"]]
     changes += [["--linear_learning_rate", "0.01"], ["--momentum", "0.5"], ["--num_epochs", "2"], ["--seed", "1"]]

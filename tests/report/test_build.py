@@ -1,4 +1,4 @@
-"""The report says what the results say: built files, numbers, labels, tests, figures and references fit together."""
+"""The report says what the results say: built files, numbers, labels, tests, figures and references agree."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ QUESTIONS = {
     "prml": "1.1 1.2 2.1 2.2 2.3",
 }
 STEMS = [f"{course}-{number}" for course, numbers in QUESTIONS.items() for number in numbers.split()]
-# Times, paths without chance, and a closer look at the run whose seed part3_qm9.csv names
+# Times, paths without randomness, and a closer look at the run whose seed part3_qm9.csv names
 WITHOUT_SEEDS = ("benchmark_", "part1_optimizer_paths", "part3_qm9_limits")
 
 
@@ -39,7 +39,7 @@ ALL = "\n".join(TEXTS.values())
 
 
 def arguments(macro, text=ALL):
-    """The first argument of every use of a macro; commas separate several."""
+    """The first argument of every use of a macro, split at its commas."""
     found = re.findall(rf"\\{macro}\*?(?:\[[^\]]*\])*\{{([^}}#]*)\}}", text)
     return [part.strip() for argument in found for part in argument.split(",")]
 
@@ -53,14 +53,14 @@ def test_built_files_are_current():
 
 
 def test_the_pdf_is_made_of_what_is_here():
-    """`make report` where this fails."""
+    """If this fails, run `make report`."""
     entry = re.search(r"/Sources \(\w+\)", (REPORT / "sources.tex").read_text(encoding="utf-8"))[0]
     assert entry.encode() in (REPORT / "main.pdf").read_bytes()
 
 
 @pytest.fixture
 def sections(tmp_path, monkeypatch):
-    """A report whose sections are given as {name: (values, tables)}."""
+    """Returns a function that makes a report of sections given as name=(values, tables)."""
 
     def make(**modules):
         (tmp_path / "values").mkdir()
@@ -74,7 +74,6 @@ def sections(tmp_path, monkeypatch):
             for name, (values, tables) in modules.items()
         }
         monkeypatch.setattr(build.importlib, "import_module", loaded.__getitem__)
-        return tmp_path
 
     return make
 
@@ -86,7 +85,7 @@ def test_numbers_and_tables_are_written_sorted(sections):
     assert files["tables/lengths.tex"].splitlines()[1:] == ["A"]
 
 
-def test_a_number_bears_its_section_name(sections):
+def test_a_number_begins_with_its_section_name(sections):
     sections(memory=({"text-a": "1"}, {}))
     with pytest.raises(CommandError, match="text-a"):
         build.built_files()
@@ -119,7 +118,7 @@ def test_format(found, text):
 @pytest.mark.parametrize("path", sorted((REPORT / "results").glob("*.csv")), ids=lambda path: path.stem)
 def test_a_result_names_its_command_and_seeds(path):
     provenance = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    assert re.match(r"python (-m part\d\.experiments\.\w+|benchmarks/\w+\.py)( |$)", provenance["command"])
+    assert re.match(r"python -m (part\d\.experiments|benchmarks)\.\w+( |$)", provenance["command"])
     with open(path, newline="", encoding="utf-8") as file:
         columns = next(csv.reader(file))
     assert path.stem.startswith(WITHOUT_SEEDS) or "seed" in columns or provenance["seeds"]
@@ -156,7 +155,7 @@ SUSPECT = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d+(?:(?:[.,]|\{,\})\d+|\d{2,}|(?
 
 
 def prose(text):
-    """The text without maths, tables, names, and numbers that say where they come from; lines stay where they are."""
+    """The text without maths, tables, names, and numbers in macros that say where they come from, line by line."""
     text = text[text.find(r"\begin{abstract}") :] if r"\begin{document}" in text else text
     for pattern in NO_PROSE:
         text = re.sub(pattern, lambda match: "\n" * match[0].count("\n"), text, flags=re.DOTALL)
@@ -172,7 +171,9 @@ def test_no_measured_number_is_typed_by_hand(name):
     assert typed_numbers(TEXTS[name]) == []
 
 
-@pytest.mark.parametrize("text", ["after 0.5 nats", "a batch of 128", "10{,}000 steps", "10,000 steps", r"5\,\%", "5 per cent"])
+@pytest.mark.parametrize(
+    "text", ["after 0.5 nats", "a batch of 128", "10{,}000 steps", "10,000 steps", r"5\,\%", "5 per cent"]
+)
 def test_a_typed_number_is_found(text):
     assert typed_numbers(f"It is {text}.") and typed_numbers(f"$x = 1.5$ and \\val{{a-b}}, {text}")
 
@@ -186,15 +187,19 @@ def test_a_typed_number_is_found(text):
         r"\begin{minipage}{0.48\textwidth} \command{python part1/train.py --lr 0.001}",
     ],
 )
-def test_what_is_no_measured_number_may_stand(text):
+def test_other_numbers_are_allowed(text):
     assert typed_numbers(text) == []
 
 
 # Questions
 
 
-HEADINGS = [arguments("alsoanswers", part) + re.findall(r"^\{[^}]*\}\{([^}]*)\}", part) for part in ALL.split(r"\question")[1:]]
-ROWS = [row.split("&") for row in TEXTS["main.tex"].split(r"\endfoot")[1].split(r"\end{longtable}")[0].split(r"\\")[:-1]]
+HEADINGS = [
+    arguments("alsoanswers", part) + re.findall(r"^\{[^}]*\}\{([^}]*)\}", part) for part in ALL.split(r"\question")[1:]
+]
+ROWS = [
+    row.split("&") for row in TEXTS["main.tex"].split(r"\endfoot")[1].split(r"\end{longtable}")[0].split(r"\\")[:-1]
+]
 
 
 def test_every_question_is_answered_in_one_place():
@@ -204,7 +209,10 @@ def test_every_question_is_answered_in_one_place():
 
 def numbers_of(row):
     return [
-        f"{course}-{number.strip()}" for course, cell in zip(QUESTIONS, row) for number in cell.split(",") if number.strip()
+        f"{course}-{number.strip()}"
+        for course, cell in zip(QUESTIONS, row)
+        for number in cell.split(",")
+        if number.strip()
     ]
 
 
@@ -227,8 +235,16 @@ def test_every_test_named_exists():
     named = re.findall(r"\\tested\{([^}#]*)\}\{([^}#]*)\}", ALL)
     assert named
     for section, function in named:
-        path = ROOT / "tests" / "report" / f"test_{section}.py"
+        path = ROOT / "tests" / "derivations" / f"test_{section}.py"
         assert re.search(rf"^def {re.escape(function)}\(", path.read_text(encoding="utf-8"), re.MULTILINE), function
+
+
+def test_every_file_named_exists():
+    named = re.findall(r"\\(?:code|command|source)\{(?:python )?((?:\w+/)+\w+\.\w+)", ALL)
+    modules = re.findall(r"\\command\{python\s+-m\s+([\w.]+)", ALL)
+    files = named + [module.replace(".", "/") + ".py" for module in modules]
+    assert named and modules
+    assert [name for name in files if not ((ROOT / name).is_file() or (ROOT / "tests" / name).is_file())] == []
 
 
 def test_every_figure_exists():

@@ -1,4 +1,4 @@
-"""The molecules' own packages, imported before a test is: PyTorch Geometric warns of what PyTorch has deprecated."""
+"""Import the packages for molecules before the tests, as PyTorch Geometric triggers PyTorch's deprecation warnings."""
 
 import warnings
 

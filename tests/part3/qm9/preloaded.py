@@ -1,4 +1,4 @@
-"""train.py with all that it imports while it runs: a process that forks itself for many runs then imports them once."""
+"""train.py with all that it imports while it runs, for a process that forks itself for many runs."""
 
 import rdkit.Chem  # noqa: F401
 import torch_geometric.nn  # noqa: F401

@@ -29,7 +29,7 @@ from part3.qm9.data import (
     get_qm9,
     split_and_scale,
 )
-from part3.qm9.molecules import ELEMENTS, HARTREE, KCAL_PER_MOL, Molecules, ScaledMolecules, places
+from part3.qm9.molecules import ELEMENTS, HARTREE, KCAL_PER_MOL, Molecules, ScaledMolecules, segment_indices
 from part3.qm9.sources import read_built_in, read_smiles_csv, read_table
 from tests.harness import ROOT
 
@@ -47,14 +47,14 @@ def table(*lines, header="smiles,g4mp2_atom"):
 
 
 def scaled(*smiles, energies=None):
-    """Molecules with the z-scores 0, 1, 2, ..., or other energies in eV."""
+    """Return molecules with the z-scores 0, 1, 2, ..., or with the given energies in eV."""
     energies = energies or range(len(smiles))
     molecules = read_table(table(*(f"{s},{e / HARTREE}" for s, e in zip(smiles, energies))), "table")["molecules"]
     return ScaledMolecules(Molecules(**molecules), 0.0, 1.0)
 
 
 def bonds_of(molecule):
-    """{(from, to): bond type}, after a look that both directions are there and each entry is one-hot."""
+    """Return {(from, to): bond type}, having checked that both directions are there and each entry is one-hot."""
     assert (molecule.edge_attr.sum(1) == 1).all() and (molecule.x.sum(1) == 1).all()
     pairs = list(zip(*molecule.edge_index.tolist()))
     found = dict(zip(pairs, molecule.edge_attr.argmax(1).tolist()))
@@ -101,7 +101,8 @@ def test_both_tables_of_qm9_give_nearly_the_same_atomisation_energy():
     with open(QM9 / "qm9_subset.csv", newline="") as file:
         shared = [(s, u0) for s, u0 in csv.reader(file) if s in g4mp2][:500]
     assert len(shared) == 500
-    b3lyp = read_table(table(*(",".join(line) for line in shared), header="smiles,u0"), "table")["molecules"]["energies"]
+    found = read_table(table(*(",".join(line) for line in shared), header="smiles,u0"), "table")
+    b3lyp = found["molecules"]["energies"]
     ours = torch.tensor([float(g4mp2[smiles]) * HARTREE for smiles, _ in shared], dtype=torch.float64)
     assert ((b3lyp - ours) / HARTREE).std() < 0.012
 
@@ -168,8 +169,8 @@ def test_chosen_molecules_keep_their_atoms_and_bonds():
         assert torch.equal(ours.x, theirs.x) and bonds_of(ours) == bonds_of(theirs) and torch.equal(ours.y, theirs.y)
 
 
-def test_places():
-    assert places(torch.tensor([2, 0, 3]), torch.tensor([2, 1, 0, 2])).tolist() == [2, 3, 4, 0, 1, 2, 3, 4]
+def test_segment_indices():
+    assert segment_indices(torch.tensor([2, 0, 3]), torch.tensor([2, 1, 0, 2])).tolist() == [2, 3, 4, 0, 1, 2, 3, 4]
 
 
 def test_labels_are_z_scores_of_the_training_molecules_alone():
@@ -201,9 +202,9 @@ def test_a_split_of_its_own_is_kept_and_another_is_drawn_once():
 def test_splits_that_cannot_be_made():
     with pytest.raises(CommandError, match="--num_train 82 is more than the 81 training molecules"):
         split_and_scale(read_built_in(), 82)
-    with pytest.raises(CommandError, match="none is left in the valid split"):
+    with pytest.raises(CommandError, match="none of the 2 molecules is in the valid split"):
         split_and_scale(scaled("C", "O").molecules)
-    with pytest.raises(CommandError, match="all have one energy"):
+    with pytest.raises(CommandError, match="all training molecules have the same energy"):
         split_and_scale(scaled(*["C"] * 20, energies=[-1.0] * 20).molecules)
 
 
@@ -227,8 +228,9 @@ def test_unusable_lines_are_counted_listed_and_left_out(tmp_path, capsys):
         assert len(read_smiles_csv(tmp_path / "table.csv").energies) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.endswith(
-            "table.csv: 9 of 11 molecules left out: 4 with broken SMILES (line 3, line 8, line 9, ...); 3 with no energy "
-            "(line 4, line 6, line 12); 1 with elements other than H C N O F (line 5); 1 with more than 29 atoms (line 11)"
+            "table.csv: 9 of 11 molecules left out: 4 with broken SMILES (line 3, line 8, line 9, ...); "
+            "3 with no energy (line 4, line 6, line 12); 1 with elements other than H C N O F (line 5); "
+            "1 with more than 29 atoms (line 11)"
         )
 
 
@@ -241,8 +243,8 @@ def test_unusable_lines_are_counted_listed_and_left_out(tmp_path, capsys):
         (b"smiles,u0\n", "has no molecule that can be used"),
         (b"smiles,u0\nC((,-1\n", "has no molecule that can be used: 1 with broken SMILES (line 2)"),
         (b"smiles,u0\nC,-40.5\nCC", "is truncated: it ends in the middle of line 3"),
-        (b"smiles,u0\n\xff\xfe,-1\n", "is no UTF-8 text"),
-        (b"PK\x03\x04\x00\x00\x80\x81", "is no UTF-8 text"),
+        (b"smiles,u0\n\xff\xfe,-1\n", "is not a UTF-8 text"),
+        (b"PK\x03\x04\x00\x00\x80\x81", "is not a UTF-8 text"),
     ],
 )
 def test_unusable_tables_end_in_one_line(content, message, tmp_path):
@@ -298,7 +300,7 @@ def test_another_table_has_another_cache(tmp_path):
 
 
 def as_in_the_library(molecules):
-    """The molecules as PyTorch Geometric's QM9 holds them: 11 columns of features, 19 targets."""
+    """Return the molecules as PyTorch Geometric's QM9 holds them: 11 columns of features, 19 targets."""
     items = []
     for k, molecule in enumerate(molecules):
         y = torch.full((1, 19), 100.0)
@@ -324,7 +326,7 @@ def test_the_librarys_qm9(monkeypatch, tmp_path):
             assert molecule.y.item() * part.std + part.mean == pytest.approx(original.y.item(), abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")  # of what PyTorch has deprecated and the library still uses
+@pytest.mark.filterwarnings("ignore")  # the library uses what PyTorch has deprecated
 def test_the_librarys_qm9_is_read_from_its_text_files(tmp_path):
     """The files it downloads, for 20 molecules; the 16th number of a line is the atomisation energy in kcal/mol."""
     from rdkit import Chem
@@ -358,7 +360,7 @@ def test_a_tampered_file_of_the_librarys_is_not_executed(tmp_path, monkeypatch):
     processed.mkdir(parents=True)
     for name in ("data_v3.pt", "pre_transform.pt"):
         torch.save(Evil(), processed / name)
-        with pytest.raises(CommandError, match=rf"{name} is damaged or not the library's: remove it"):
+        with pytest.raises(CommandError, match=rf"{name} is damaged, or PyTorch Geometric did not write it: remove it"):
             get_qm9(str(tmp_path))
         (processed / name).unlink()
     assert not (tmp_path / "executed").exists()
@@ -376,7 +378,7 @@ def test_qm9_that_cannot_be_had_ends_in_one_line(monkeypatch, tmp_path):
 
     monkeypatch.setattr("torch_geometric.datasets.QM9", fail)
     with pytest.raises(
-        CommandError, match=r"QM9 cannot be had in .*qm9 \(<urlopen error no route>\): remove .*raw to download"
+        CommandError, match=r"QM9 cannot be loaded from .*qm9 \(<urlopen error no route>\): remove .*raw to download"
     ):
         get_qm9(str(tmp_path))
 
@@ -384,7 +386,8 @@ def test_qm9_that_cannot_be_had_ends_in_one_line(monkeypatch, tmp_path):
 @pytest.mark.parametrize("package", ["torch_geometric", "rdkit"])
 def test_a_missing_package_is_named_with_the_extra_that_has_it(package, tmp_path):
     code = f"import sys, runpy; sys.modules[{package!r}] = None; sys.argv[1:] = ['--run_dir', 'run']; "
-    code += f"sys.path.insert(0, {str(ROOT)!r}); runpy.run_path({str(ROOT / 'part3/qm9/train.py')!r}, run_name='__main__')"
+    code += f"sys.path.insert(0, {str(ROOT)!r}); "
+    code += f"runpy.run_path({str(ROOT / 'part3/qm9/train.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 2

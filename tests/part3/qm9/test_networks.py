@@ -31,7 +31,7 @@ def batch_of(*smiles):
 
 
 def gnn(num_blocks=3, n_hidden=16, **options):
-    """A network in float64 with no weight at zero, so that all of it speaks."""
+    """Return a network in float64 with no weight at zero, so that every part contributes."""
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)
     try:
@@ -70,7 +70,7 @@ def test_a_molecule_alone_is_as_in_a_batch(options):
 
 @pytest.mark.parametrize("options", KINDS)
 def test_graphs_of_any_size(options):
-    """Question 3.6a: 30 atoms, 100, one, and none of them bonded; test_data.py shows that the MLP has no such input."""
+    """Question 3.6a: chains of 30 and 100 atoms, 1 and 7 atoms without bonds; the MLP takes at most 29."""
     network = gnn(**options)
     for n, bonds in ((30, range(29)), (100, range(99)), (1, ()), (7, ())):
         pairs = [pair for k in bonds for pair in ((k, k + 1), (k + 1, k))]
@@ -87,7 +87,7 @@ def test_graphs_of_any_size(options):
 
 
 def test_the_whole_network_by_hand():
-    """Embedding, [ReLU, RGCNConv, ReLU, MFConv] twice, the sum over atoms, Linear, ReLU, Linear; molecule by molecule."""
+    """Embedding, [ReLU, RGCNConv, ReLU, MFConv] twice, sum over atoms, Linear, ReLU, Linear; molecule by molecule."""
     network, smiles = gnn(2), SMILES[:3]
     expected = []
     for text in smiles:
@@ -170,7 +170,11 @@ def test_counts_by_hand():
     batch = batch_of("C", "O=C=O", "c1ccccc1")
     lines = b"smiles,u0\nC,-1\nO=C=O,-2\nc1ccccc1,-3\n"
     found = counts(Molecules(**read_table(lines, "table")["molecules"]))
-    assert found.tolist() == [[4, 1, 0, 0, 0, 4, 0, 0, 0, 1], [0, 1, 0, 2, 0, 0, 2, 0, 0, 1], [6, 6, 0, 0, 0, 6, 0, 0, 6, 1]]
+    assert found.tolist() == [
+        [4, 1, 0, 0, 0, 4, 0, 0, 0, 1],
+        [0, 1, 0, 2, 0, 0, 2, 0, 0, 1],
+        [6, 6, 0, 0, 0, 6, 0, 0, 6, 1],
+    ]
     assert len(batch.y) == 3
 
 
@@ -182,7 +186,9 @@ def test_baselines_equal_numpys_least_squares():
     predicted = counts(test.molecules).numpy() @ weights
     truth = (test.molecules.energies.numpy() - train.mean) / train.std
     losses = baseline_losses(train, test)
-    assert losses["counts"] == pytest.approx((np.square(predicted - truth).mean(), np.abs(predicted - truth).mean()), rel=1e-3)
+    assert losses["counts"] == pytest.approx(
+        (np.square(predicted - truth).mean(), np.abs(predicted - truth).mean()), rel=1e-3
+    )
     assert losses["mean"] == pytest.approx((np.square(truth).mean(), np.abs(truth).mean()))
 
 

@@ -1,4 +1,4 @@
-"""part3/qm9/train.py as its users meet it: a whole process, its closing lines, its exit code and the folder it leaves."""
+"""part3/qm9/train.py as its users meet it: a process, its closing lines, its exit code and the folder it leaves."""
 
 import copy
 import inspect
@@ -44,7 +44,18 @@ from tests.harness import (
 
 TINY = ["--batch_size", "16", "--epochs", "3", "--print_every", "2"]
 GRAPH = ["--model", "gnn", "--gnn_hidden_dims", "8", *TINY]
-DEEP = [*GRAPH, "--residual", "--counts", "--max_ring", "6", "--schedule", "cosine", "--max_norm", "1", "--permute_training"]
+DEEP = [
+    *GRAPH,
+    "--residual",
+    "--counts",
+    "--max_ring",
+    "6",
+    "--schedule",
+    "cosine",
+    "--max_norm",
+    "1",
+    "--permute_training",
+]
 FLAT = ["--model", "mlp", "--mlp_hidden_dims", "16", "8", *TINY, "--permute_training"]
 
 
@@ -54,24 +65,25 @@ def train(*words, script="part3/qm9/train.py", **options):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """A run that nothing disturbed."""
+    """An undisturbed run."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     done = train(*DEEP, "--run_dir", folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no progress bar where there is no terminal
-    result, beside, closing = done.stdout.splitlines()
+    result, comparison, closing = done.stdout.splitlines()
     assert re.fullmatch(
         r"GNN, 10 test molecules: loss \d\.\d{5}, with atoms renumbered \d\.\d{5}; mean absolute error \d+\.\d meV = "
         r"\d+\.\d\d kcal/mol, renumbered \d+\.\d meV",
         result,
     )
     assert re.fullmatch(
-        r"beside it: the training mean \d+\.\d meV, a line in the counts of atoms and bonds \d+\.\d meV, "
+        r"for comparison: the training mean \d+\.\d meV, a linear fit to the counts of atoms and bonds \d+\.\d meV, "
         r"chemical accuracy 43\.4 meV \(1 kcal/mol\)",
-        beside,
+        comparison,
     )
     assert re.fullmatch(
-        r"best after epoch \d of 3; \d+\.\d s; run folder .*run; these are the built-in molecules, too few to learn from: .*",
+        r"best after epoch \d of 3; \d+\.\d s; run folder .*run; "
+        r"these are the built-in molecules, too few to learn from: .*",
         closing,
     )
     return folder
@@ -79,7 +91,16 @@ def reference(tmp_path_factory):
 
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
-    files = ("config.json", "metrics.csv", "events", "checkpoint.pt", "best.pt", "result.json", "curves.png", "curves.pdf")
+    files = (
+        "config.json",
+        "metrics.csv",
+        "events",
+        "checkpoint.pt",
+        "best.pt",
+        "result.json",
+        "curves.png",
+        "curves.pdf",
+    )
     assert names == set(files)
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
@@ -101,7 +122,9 @@ def test_the_result_can_be_computed_again(reference):
     def errors(molecules):
         with torch.no_grad():
             predicted = [model.predict(Batch.from_data_list([molecule])).item() for molecule in molecules]
-        return [p * best["std"] + best["mean"] - e for p, e in zip(predicted, molecules.molecules.energies.tolist())]  # eV
+        return [
+            p * best["std"] + best["mean"] - e for p, e in zip(predicted, molecules.molecules.energies.tolist())
+        ]  # eV
 
     mev = 1000 * sum(map(abs, errors(test_set))) / len(test_set)
     assert result["test_mae_mev"] == pytest.approx(mev, rel=1e-4)
@@ -171,7 +194,9 @@ def test_stopped_by_a_signal_in_mid_epoch_then_resumed(tmp_path, monkeypatch, nu
     error = process.communicate(timeout=60)[1]
     assert process.returncode == exit_code
     step = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"]
-    assert re.fullmatch(rf"train\.py: stopped at step {step:,}; go on with: python part3/qm9/train\.py .* --resume\n", error)
+    assert re.fullmatch(
+        rf"train\.py: stopped at step {step:,}; go on with: python part3/qm9/train\.py .* --resume\n", error
+    )
     resume = error.split("train.py ")[1].split()
     train_here(resume, monkeypatch)
     train_here([*words, "--run_dir", tmp_path / "whole"], monkeypatch)
@@ -179,7 +204,7 @@ def test_stopped_by_a_signal_in_mid_epoch_then_resumed(tmp_path, monkeypatch, nu
 
 
 def train_here(words, monkeypatch):
-    """The script's `main` in this process, which has imported everything already; with one thread like the others."""
+    """Run the script's `main` in this process, which has imported everything already, with one thread."""
     monkeypatch.setattr(sys, "argv", ["part3/qm9/train.py", *map(str, words)])
     monkeypatch.chdir(ROOT)
     threads = torch.get_num_threads()
@@ -199,11 +224,14 @@ def test_unfit_resumptions_are_named(reference, tmp_path, monkeypatch, capsys):
         return fail_here([*DEEP, *words, "--run_dir", reference, "--resume"], monkeypatch, capsys)
 
     assert "was trained with --max_ring 6, not 5" in resume("--max_ring", "5")
+    assert "was trained with --epochs 3, not 4" in resume("--epochs", "4")  # the cosine depends on all steps
     monkeypatch.setattr("part3.qm9.sources.CACHE", tmp_path / "cache")
     table = tmp_path / "table.csv"
     table.write_bytes(BUILT_IN.read_bytes())
     words = [*FLAT, "--smiles_csv", table, "--run_dir", tmp_path / "run"]
     train_here(words, monkeypatch)
+    moved = table.rename(tmp_path / "moved.csv")
+    train_here([*FLAT, "--smiles_csv", moved, "--run_dir", tmp_path / "run", "--resume"], monkeypatch)
     table.write_text(BUILT_IN.read_text().replace("C,-0.625083", "C,-0.625084"))
     assert "was trained on other molecules" in one_line(train(*words, "--resume"))
     assert "already holds a run" in fail_here(words, monkeypatch, capsys)
@@ -226,7 +254,7 @@ def test_divergence_stops_with_a_clear_line(tmp_path, monkeypatch, capsys):
         (["--max_ring", "2"], "argument --max_ring: the smallest ring has 3 atoms, not 2"),
         (["--max_ring", "-3"], "argument --max_ring: must be at least 0"),
         (["--num_train", "82"], "--num_train 82 is more than the 81 training molecules"),
-        (["--smiles_csv", "no.csv"], "no.csv does not exist: --smiles_csv names a table"),
+        (["--smiles_csv", "no.csv"], "no.csv does not exist: --smiles_csv expects a table"),
         (["--smiles_csv", "LICENSE"], "LICENSE lacks a column"),
         (["--smiles_csv", "common"], "common does not exist"),
         (["--smiles_csv", "a.csv", "--dataset", "qm9"], "not allowed with argument"),
@@ -246,8 +274,20 @@ def test_every_flag_changes_something(tmp_path, monkeypatch):
     table.write_text("\n".join(BUILT_IN.read_text().splitlines()[:60]) + "\n")
     base = {"mlp": FLAT[:-1], "gnn": GRAPH}
     variants = {
-        "mlp": [["--mlp_hidden_dims", "8"], ["--permute_training"], ["--lr", "0.01"], ["--batch_size", "8"], ["--epochs", "2"]],
-        "gnn": [["--gnn_hidden_dims", "4"], ["--gnn_num_blocks", "1"], ["--residual"], ["--counts"], ["--max_ring", "4"]],
+        "mlp": [
+            ["--mlp_hidden_dims", "8"],
+            ["--permute_training"],
+            ["--lr", "0.01"],
+            ["--batch_size", "8"],
+            ["--epochs", "2"],
+        ],
+        "gnn": [
+            ["--gnn_hidden_dims", "4"],
+            ["--gnn_num_blocks", "1"],
+            ["--residual"],
+            ["--counts"],
+            ["--max_ring", "4"],
+        ],
     }
     variants["mlp"] += [["--schedule", "cosine"], ["--max_norm", "0.01"], ["--seed", "1"], ["--num_train", "50"]]
     variants["mlp"] += [["--smiles_csv", table], ["--print_every", "1"]]
@@ -266,7 +306,7 @@ def test_every_flag_changes_something(tmp_path, monkeypatch):
 
 
 class Constant(nn.Module):
-    """Predicts the first molecule's share alone: what it says does not matter, only what is made of it."""
+    """Predicts 0 for every molecule."""
 
     def predict(self, molecules):
         return torch.zeros(len(molecules.y), 1)
@@ -275,7 +315,9 @@ class Constant(nn.Module):
 def test_the_loss_compares_each_molecule_with_its_own_label():
     """A prediction (B, 1) less labels (B,) would be a table (B, B)."""
     batch = split_and_scale(read_built_in())[0].batch(torch.arange(7))
-    assert compute_loss(Constant(), batch, nn.MSELoss()).item() == pytest.approx(get_labels(batch).square().mean().item())
+    assert compute_loss(Constant(), batch, nn.MSELoss()).item() == pytest.approx(
+        get_labels(batch).square().mean().item()
+    )
     seen = []
     compute_loss(Constant(), batch, lambda prediction, label: seen.extend((prediction.shape, label.shape)))
     assert seen == [(7,), (7,)]
@@ -302,25 +344,35 @@ def test_renumbering_keeps_the_molecules_and_reaches_every_order():
     assert torch.equal(permuted.batch[permuted.edge_index[0]], batch.batch[batch.edge_index[0]])
     for ends in (0, 1):  # each bond still joins the same elements
         assert torch.equal(permuted.x[permuted.edge_index[ends]], batch.x[batch.edge_index[ends]])
-    degrees = [graph.edge_index[0].bincount(minlength=len(graph.x)) for graph in (permuted, batch)]
+
+    def atoms_of(graph, part):
+        degree = graph.edge_index[0].bincount(minlength=len(graph.x))
+        return sorted((*x.tolist(), d.item()) for x, d in zip(graph.x[part], degree[part]))
+
     for k in range(5):
-        a, b = ([(*x.tolist(), d) for x, d in zip(g.x, deg)] for g, deg in zip((permuted, batch), degrees))
         part = slice(batch.ptr[k], batch.ptr[k + 1])
-        assert sorted(a[part]) == sorted(b[part])
+        assert atoms_of(permuted, part) == atoms_of(batch, part)
     water = molecules.batch(torch.tensor([next(k for k, m in enumerate(molecules) if len(m.x) == 3)]))
     generator = torch.Generator().manual_seed(0)
-    orders = {tuple(get_mlp_features(permute_indices(water, generator)).nonzero().flatten().tolist()) for _ in range(50)}
+    orders = {
+        tuple(get_mlp_features(permute_indices(water, generator)).nonzero().flatten().tolist()) for _ in range(50)
+    }
     assert len(orders) == 3  # the middle atom has one of three numbers
 
 
 def test_train_by_the_courses_names(tmp_path, monkeypatch):
-    assert list(inspect.signature(part3.qm9.train.train).parameters)[:6] == "model lr batch_size epochs seed data_dir".split()
+    assert (
+        list(inspect.signature(part3.qm9.train.train).parameters)[:6]
+        == "model lr batch_size epochs seed data_dir".split()
+    )
     monkeypatch.setattr(part3.qm9.train, "read_qm9", lambda data_dir: read_built_in())
     monkeypatch.setattr("common.run_folder.ROOT", tmp_path)
     torch.manual_seed(0)
     for model in (MLP(3509, [16], 1), GNN(5, 4, 8, 1, 2)):
         best, loss, permuted, losses, info = part3.qm9.train.train(model, 0.001, 32, 2, 7, str(tmp_path))
-        assert best is model and len(losses) == 2 and info["test_loss"] == loss and info["permuted_test_loss"] == permuted
+        assert (
+            best is model and len(losses) == 2 and info["test_loss"] == loss and info["permuted_test_loss"] == permuted
+        )
         assert (abs(loss - permuted) < 1e-5) == isinstance(model, GNN)
     assert {path.name for path in (tmp_path / "runs" / "part3" / "qm9").iterdir()} == {"mlp_seed7", "gnn_seed7"}
 
@@ -354,7 +406,9 @@ def test_the_comparison_runs_every_model_on_both_sizes():
     plan = qm9.plan()
     assert len(plan) == len(set(plan)) == len(qm9.MODELS) * 4
     for settings in qm9.MODELS.values():
-        words = [w for key, value in settings.items() for w in ([f"--{key}"] if value is True else [f"--{key}", str(value)])]
+        words = []
+        for key, value in settings.items():
+            words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
         args = parse_arguments(words)
         assert all(getattr(args, key) == value for key, value in settings.items())
     folders = {qm9.run_folder(*run) for run in plan}
@@ -379,10 +433,11 @@ def test_open_stereo_is_counted():
 
 
 def test_molecules_that_look_alike():
-    """Decalin and bicyclopentyl: the same to a network that only hears its neighbours, told apart by their rings."""
+    """Decalin and bicyclopentyl are the same to a network that only sees neighbours, but differ in their rings."""
     alike = ["C1CCCC2C1CCCC2", "C1CCCC1C2CCCC2"]
-    lines = ["smiles,g4mp2_atom", *(f"{text},{-5 - k / 100}" for k, text in enumerate([*alike, "CCCC", "CC(C)C", "CCCC"])), ""]
-    molecules = Molecules(**read_table("\n".join(lines).encode(), "table")["molecules"])
+    lines = [f"{text},{-5 - k / 100}" for k, text in enumerate([*alike, "CCCC", "CC(C)C", "CCCC"])]
+    table = "\n".join(["smiles,g4mp2_atom", *lines, ""])
+    molecules = Molecules(**read_table(table.encode(), "table")["molecules"])
     count, deviation = qm9.twins(molecules, 0)
     assert count == 4 and deviation == pytest.approx(1000 * HARTREE * (0.005 + 0.01) / 2)
     count, deviation = qm9.twins(molecules, 6)

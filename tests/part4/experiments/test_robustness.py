@@ -18,7 +18,7 @@ from part4.corruptions import CORRUPTIONS, SEVERITIES, gaussian_noise_transform,
 from part4.experiments import robustness
 from part4.experiments.robustness import corruption_error, corruption_errors, relative_corruption_error
 from part4.networks import get_model
-from tests.harness import ROOT, failure_of, one_line, run_script
+from tests.harness import failure_of, one_line, run_script
 
 SETTINGS = {"dataset": "synthetic", "num_train": 64, "batch_size": 32, "epochs": 2, "seed": 42}
 MODELS = ("debug", "resnet18")
@@ -71,7 +71,8 @@ def test_ce_and_rce_by_hand():
     # subtracted once only, as the brackets could be read too, it would be (2.0 - 0.1) / (2.5 - 0.3)
     assert relative_corruption_error(errors, 0.1, reference, 0.3) != pytest.approx(1.9 / 2.2)
     assert corruption_error(reference, reference) == relative_corruption_error(reference, 0.3, reference, 0.3) == 1
-    assert math.isnan(corruption_error(errors, [0] * 5)) and math.isnan(relative_corruption_error(errors, 0.1, [0.5] * 5, 0.5))
+    assert math.isnan(corruption_error(errors, [0] * 5))
+    assert math.isnan(relative_corruption_error(errors, 0.1, [0.5] * 5, 0.5))
 
 
 def made_up(model, clean, loss_a_severity):
@@ -89,7 +90,8 @@ def test_the_table_of_corruption_errors():
     assert all(found["resnet18", corruption] == ("1.0000", "1.0000") for corruption in (*CORRUPTIONS, "mean"))
     # noise: errors of 0.2 + 0.02 s and 0.1 + 0.01 s; JPEG: 0.2 + 0.08 s and 0.1 + 0.04 s
     assert set(found["vgg11", corruption] for corruption in (*CORRUPTIONS, "mean")) == {("2.0000", "2.0000")}
-    better = {(row["model"], row["corruption"]): row for row in corruption_errors([*rows, *made_up("resnet34", 0.95, 0.01)])}
+    more_rows = [*rows, *made_up("resnet34", 0.95, 0.01)]
+    better = {(row["model"], row["corruption"]): row for row in corruption_errors(more_rows)}
     assert better["resnet34", "JPEG"]["CE"] == f"{(5 * 0.05 + 15 * 0.04) / (5 * 0.1 + 15 * 0.04):.4f}"
     assert better["resnet34", "JPEG"]["RCE"] == "1.0000"
     assert corruption_errors(made_up("vgg11", 0.8, 0.02)) == []
@@ -129,7 +131,7 @@ def test_the_experiment_from_its_runs_to_its_figures(runs, report, monkeypatch, 
     assert {path.stem for path in (report / "figures").iterdir()} == figures
     for path in (report / "results").glob("*.json"):
         provenance = json.loads(path.read_text())
-        assert (provenance["command"], provenance["seeds"]) == ("python -m part4.experiments.robustness", [42])
+        assert (provenance["command"], provenance["seeds"]) == ("python part4/experiments/robustness.py", [42])
     linear, resnet = table(report / "results" / "part4_training.csv")
     assert (linear["model"], linear["parameters"], linear["images"]) == ("debug", "30730", "synthetic shapes")
     assert (resnet["model"], resnet["epochs"], resnet["num_train"], resnet["lr"]) == ("resnet18", "2", "64", "0.01")
@@ -147,14 +149,15 @@ def test_without_a_name_nothing_is_written(runs, report, monkeypatch, capsys):
     monkeypatch.setattr(robustness, "CORRUPTIONS", {"contrast": CORRUPTIONS["contrast"]})
     run("--runs", runs / "debug")
     printed = capsys.readouterr().out
-    assert "linear: accuracy 0." in printed and "CE and RCE compare with ResNet-18: name a run of it, too" in printed
+    assert "linear: accuracy 0." in printed and "CE and RCE compare with ResNet-18: pass a run of it, too" in printed
     assert "nothing was written" in printed and not list(report.iterdir())
 
 
 def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
-    with pytest.raises(CommandError, match=r"are both runs of debug: name one for each network"):
+    with pytest.raises(CommandError, match=r"are both runs of debug: pass one for each network"):
         run("--runs", runs / "debug", runs / "debug")
-    with pytest.raises(CommandError, match=r"nowhere holds no finished run of part4/train\.py: config\.json is missing"):
+    message = r"nowhere holds no finished run of part4/train\.py: config\.json is missing"
+    with pytest.raises(CommandError, match=message):
         run("--runs", tmp_path / "nowhere")
     shutil.copytree(runs / "debug", tmp_path / "run")
     best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
@@ -172,7 +175,7 @@ def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--draw_only", "--name", "nothing"], "nothing_robustness.csv does not exist: run the experiment without --draw_only"),
+        (["--draw_only", "--name", "nothing"], "nothing_robustness.csv does not exist: run the experiment without"),
         (["--jobs", "0"], "argument --jobs: must be at least 1, not 0"),
         (["--runs"], "argument --runs: expected at least one argument"),
     ],
@@ -181,8 +184,8 @@ def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
     assert message in failure_of(robustness.main, "part4/experiments/robustness.py", words, monkeypatch, capsys)
 
 
-def test_as_a_script(runs):
-    assert "holds no finished run" in one_line(run_script("part4/experiments/robustness.py", "--runs", "part4", cwd=ROOT))
+def test_as_a_module():
+    assert "holds no finished run" in one_line(run_script("-m", "part4.experiments.robustness", "--runs", "part4"))
 
 
 def test_the_experiment_trains_the_five_networks_of_the_question():

@@ -1,15 +1,15 @@
-"""The fast way through the LSTM's recurrence on a CPU: the loop over time, compiled.
+"""The compiled way through the LSTM's recurrence on a CPU: the whole loop over time, without Python between its steps.
 
-    python part1/lstm_kernel.py
+    python -m recurrence.kernel
 
-compiles `lstm_kernel.cpp` once, in half a minute, with a C++ compiler and Ninja (`pip install ninja`). From then on
-`bptt.lstm_sequence` runs it; where it was not compiled, and on GPUs, `bptt.py` computes the same in more calls. The tests hold
-the two equal.
+compiles `kernel.cpp` once, in half a minute, with a C++ compiler and Ninja (`pip install ninja`). From then on
+`lstm.lstm_sequence` takes it by default; where it was not compiled, and on GPUs, `lstm.py` computes the same in
+PyTorch's operations.
 
-What it saves: each thread takes its sequences through all steps without waiting for the others. PyTorch's calls go over memory
-a dozen times a step, and half of that time is spent in tanh; here it is one pass, with tanh x = 2 sigma(2x) - 1. The gates take
-z's memory, and in the backward pass their gradients the gates'. The products of wide layers go through oneDNN, as those of
-`torch.nn.LSTM` do, with the weights brought into its layout once a sequence.
+What it saves: each thread takes its sequences through all steps without waiting for the others. PyTorch's operations go
+over memory a dozen times a step, and half of that time is spent in tanh; here it is one pass, with tanh x = 2 sigma(2x)
+- 1. The gates take z's memory, and in the backward pass their gradients the gates'. The products of wide layers go
+through oneDNN, as those of `torch.nn.LSTM` do, with the weights brought into its layout once a sequence.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.errors import ArgumentParser, CommandError, run_command
-from common.machine import ROOT, short_path
+from common.command import ArgumentParser, run_command
+from common.errors import CommandError
+from common.paths import ROOT, short_path
 
 SOURCE = Path(__file__).with_suffix(".cpp")
+HOW_TO_COMPILE = "python -m recurrence.kernel compiles it for CPUs"
 VECTORS = {
     "AVX2": ["-mavx2", "-mfma", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"],
     "AVX512": [
@@ -42,15 +42,20 @@ WIDE = 256  # hidden units from which oneDNN's products are worth bringing the w
 
 
 def main() -> None:
-    ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    ArgumentParser(__doc__).parse_args()
     build(kernel_file())
     print(f"compiled: {short_path(kernel_file())}")
 
 
+def version() -> str:
+    """Return what tells two kernels apart: 12 digits that change with the source."""
+    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+
+
 def kernel_file() -> Path:
-    """Where the compiled kernel lies: one file for each version of source and PyTorch, and each kind of processor."""
-    version = f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()} {SOURCE.read_text(encoding='utf-8')}"
-    return ROOT / "build" / f"lstm_kernel-{hashlib.sha256(version.encode()).hexdigest()[:12]}.so"
+    """Return the path of the compiled kernel: one file for each version of source and PyTorch and kind of processor."""
+    build_for = f"{version()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+    return ROOT / "build" / f"lstm_kernel-{hashlib.sha256(build_for.encode()).hexdigest()[:12]}.so"
 
 
 def build(path: Path) -> None:
@@ -64,7 +69,9 @@ def build(path: Path) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where pip has put Ninja
     for program in (cpp_extension.get_cxx_compiler(), "ninja"):
         if not shutil.which(program):
-            raise CommandError(f"compiling the kernel needs {program}, which is not here; everything runs without it, too")
+            raise CommandError(
+                f"compiling the kernel needs {program}, which is not here; everything runs without it, too"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = ["-O3", *OPENMP, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]
     with TemporaryDirectory(dir=path.parent) as folder:
@@ -75,15 +82,9 @@ def build(path: Path) -> None:
         os.replace(Path(folder, "lstm_kernel.so"), path)
 
 
-def fits(z: Tensor, c_0: Tensor) -> bool:
-    """Whether there is a compiled kernel for these tensors: on the CPU, all of one type, or bfloat16 with float32 cells."""
-    types = (torch.float32, torch.float32), (torch.float64, torch.float64), (torch.bfloat16, torch.float32)
-    return z.device.type == c_0.device.type == "cpu" and (z.dtype, c_0.dtype) in types and compiled()
-
-
 @cache
-def compiled() -> bool:
-    """Whether the kernel is there; it is then loaded.
+def is_available() -> bool:
+    """Whether the kernel has been compiled; it is then loaded.
 
     Raises:
         CommandError: its file is damaged.
@@ -94,12 +95,18 @@ def compiled() -> bool:
         torch.ops.load_library(kernel_file())
     except OSError:
         name = short_path(kernel_file())
-        raise CommandError(f"{name} is damaged: part1/lstm_kernel.py compiles it anew; or remove it") from None
+        raise CommandError(f"{name} is damaged: remove it; {HOW_TO_COMPILE}") from None
     return True
 
 
-class LSTMSequence(torch.autograd.Function):
-    """`bptt.lstm_sequence`, compiled; the names are those of its eager twin there. Saves the four gates, c(t) and h(t)."""
+def supports(z: Tensor, c_0: Tensor) -> bool:
+    """Whether the kernel takes these tensors: on the CPU, all of one type, or bfloat16 with float32 cells."""
+    types = (torch.float32, torch.float32), (torch.float64, torch.float64), (torch.bfloat16, torch.float32)
+    return z.device.type == c_0.device.type == "cpu" and (z.dtype, c_0.dtype) in types
+
+
+class LSTMStates(torch.autograd.Function):
+    """`lstm._LSTMStates`, compiled, name for name; keeps the four gates, c(t) and h(t) of each step."""
 
     @staticmethod
     def forward(ctx, gates, h_0, c_0, W_h, zero_h_0):
@@ -115,8 +122,10 @@ class LSTMSequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_h, grad_c_T):
         gates, c, h, W_h = ctx.saved_tensors
-        T, B, n, first = *h[1:].shape, int(ctx.zero_h_0)
-        d_a = torch.empty_like(gates) if graph_is_kept() else gates  # each gate is read before its gradient takes its place
+        T, B, n = h[1:].shape
+        first = int(ctx.zero_h_0)
+        # Each gate is read before its gradient takes its place.
+        d_a = torch.empty_like(gates) if graph_is_kept() else gates
         d_c, d_h = grad_c_T.clone(memory_format=torch.contiguous_format), h.new_empty(B, n)
         torch.ops.lstm_kernel.backward(gates, c, grad_h, d_c[None], d_h[None], d_a, transposed(W_h.t(), B), first)
         d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:T].view(-1, n)
@@ -124,15 +133,23 @@ class LSTMSequence(torch.autograd.Function):
 
 
 def graph_is_kept() -> bool:
-    """Whether autograd may run this backward pass again (`retain_graph`), as far as this PyTorch tells."""
+    """Whether autograd may run this backward pass again (`retain_graph`); yes where this PyTorch does not say."""
     return getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
 
 
 def transposed(W: Tensor, batch_size: int) -> Tensor:
     """Return W^T, as a view or, where that is faster, copied into oneDNN's layout."""
-    if min(W.shape) >= WIDE and W.dtype != torch.float64 and torch.backends.mkldnn.is_available():
+    if min(W.shape) >= WIDE and _onednn_multiplies(W.dtype):
         return torch.ops.mkldnn._reorder_linear_weight(W.contiguous(), batch_size)
     return W.t()
+
+
+@cache
+def _onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies numbers of this type on this processor."""
+    if not torch.backends.mkldnn.is_available() or dtype == torch.float64:
+        return False
+    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 if __name__ == "__main__":

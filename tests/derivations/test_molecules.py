@@ -1,4 +1,7 @@
-"""The formulas of the report's section on molecules, on small random molecules; few tests need PyTorch Geometric or RDKit."""
+"""The formulas of the report's section on molecules, on small random molecules.
+
+A few tests need PyTorch Geometric or RDKit.
+"""
 
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ NUM_HIDDEN = 6
 
 
 def random_molecule(n, seed=0):
-    """Return one-hot elements (n, 5) and bonds A (4, n, n): a random tree and two rings, no atom with more than four bonds."""
+    """Return one-hot elements (n, 5) and bonds A (4, n, n): a tree and two rings, at most four bonds at each atom."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.eye(5, dtype=torch.float64)[torch.randint(5, (n,), generator=generator)]
     A = torch.zeros(4, n, n, dtype=torch.float64)
@@ -68,7 +71,9 @@ def network(weights, x, A):
         z, after = [], []
         for i in range(n):
             heard = [
-                sum(block["W"][t] @ rho(h[j]) for j in of_type[i][t]) / len(of_type[i][t]) for t in range(4) if of_type[i][t]
+                sum(block["W"][t] @ rho(h[j]) for j in of_type[i][t]) / len(of_type[i][t])
+                for t in range(4)
+                if of_type[i][t]
             ]
             z.append(block["W_0"] @ rho(h[i]) + block["b"] + sum(heard))
         for i in range(n):
@@ -107,7 +112,9 @@ def test_atomisation_energy():
     table = "smiles,u0\nC,-40.47893\nC=O,-114.483613\n"
     expected = [-40.47893 - (carbon + 4 * hydrogen), -114.483613 - (carbon + 2 * hydrogen + oxygen)]
     energies = read_table(table.encode(), "table")["molecules"]["energies"]
-    torch.testing.assert_close(energies, 27.211386245988 * torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        energies, 27.211386245988 * torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0
+    )
 
 
 def test_flat_input_of_29_atoms():

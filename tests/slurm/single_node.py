@@ -1,11 +1,12 @@
-"""A real SLURM on this one machine, for as long as a command runs: munged, slurmctld and slurmd in a temporary folder.
+"""A real SLURM on this machine, while a command runs: munged, slurmctld and slurmd, in a temporary folder.
 
     apt-get install --no-install-recommends slurm-wlm munge        # Debian, Ubuntu
-    python tests/cluster/single_node.py part1/experiments/accuracy_by_length.py --executor slurm --jobs 4 --max_length 5
-    python tests/cluster/single_node.py bash                       # for squeue, sbatch, scancel, ...
+    python tests/slurm/single_node.py python -m part1.experiments.accuracy_by_length --executor slurm --max_length 5
+    python tests/slurm/single_node.py bash                         # for squeue, sbatch, scancel, ...
 
-It wants to be root, installs nothing and touches no file of the system: own key, ports and state, no cgroups, no database of
-past jobs. The node has all cores of the machine, four at least, and, by name only, a GPU.
+It must be started by root. It installs nothing and changes no file of the system: it has its own key, ports and state,
+uses no cgroups and keeps no database of past jobs. Its one node has all cores of the machine, at least four, and a GPU
+in name only.
 """
 
 import contextlib
@@ -50,15 +51,15 @@ PartitionName=urgent Nodes={host} MaxTime=INFINITE PriorityTier=2 PreemptMode=OF
 
 
 class CannotStart(Exception):
-    """Why there can be no SLURM here, in one line."""
+    """SLURM cannot be started here; the message says why in one line."""
 
 
 @contextlib.contextmanager
 def single_node() -> Iterator[dict[str, str]]:
-    """Within the block SLURM runs; yields the environment variables with which its commands find it.
+    """Run SLURM within the block, and yield the environment variables with which its commands find it.
 
     Raises:
-        CannotStart: something is not installed, or a daemon ends.
+        CannotStart: a program is not installed, the user is not root, or a daemon has ended.
     """
     for program in ("munged", "slurmctld", "slurmd", "sbatch", "srun"):
         if not shutil.which(program):
@@ -74,8 +75,9 @@ def single_node() -> Iterator[dict[str, str]]:
             "host": socket.gethostname().split(".")[0],
             "folder": folder,
             "ports": _free_ports(2),
-            "first_job": 1 + secrets.randbelow(10**6),  # so that logs of the last time are not taken for those of today's jobs
-            "cores": max(4, os.cpu_count()),  # or what it takes to run several jobs at a time
+            # At random, so that logs of an earlier time are not taken for those of today's jobs.
+            "first_job": 1 + secrets.randbelow(10**6),
+            "cores": max(4, os.cpu_count()),  # enough for several jobs at a time
         }
         (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
         (folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
@@ -85,12 +87,12 @@ def single_node() -> Iterator[dict[str, str]]:
         for command in (munged, ["slurmctld", "-D"], ["slurmd", "-D"]):
             daemons.enter_context(_daemon(command, folder, environment))
         _wait_until_idle(folder, environment)
-        daemons.callback(cancel_all_jobs, environment)  # which would outlive slurmd
+        daemons.callback(cancel_all_jobs, environment)  # they would outlive slurmd
         yield environment
 
 
 def cancel_all_jobs(environment: dict[str, str], seconds: float = 20) -> None:
-    """Cancel the jobs, and wait until their processes have ended."""
+    """Cancel all jobs, and wait until their processes have ended."""
     options = {"env": {**os.environ, **environment}, "check": True, "stdout": subprocess.PIPE}
     subprocess.run(["scancel", "--user=root"], **options)
     deadline = time.monotonic() + seconds
@@ -102,19 +104,13 @@ def cancel_all_jobs(environment: dict[str, str], seconds: float = 20) -> None:
 def _daemon(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[None]:
     log = folder / f"{command[0]}.log"
     with open(log, "w") as file:
-        # In a session of its own, where Ctrl-C does not reach it before the command's jobs have ended.
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment},
-            stdout=file,
-            stderr=file,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        # In a session of its own, so that Ctrl-C does not end it before the command's jobs have ended.
+        options = {"env": {**os.environ, **environment}, "stdin": subprocess.DEVNULL, "start_new_session": True}
+        process = subprocess.Popen(command, stdout=file, stderr=file, **options)
     try:
         time.sleep(0.5)
         if process.poll() is not None:
-            raise CannotStart(f"{command[0]} ends: {_last_error(log)}")
+            raise CannotStart(f"{command[0]} has ended: {_last_error(log)}")
         yield
     finally:
         process.terminate()
@@ -127,10 +123,9 @@ def _daemon(command: list[str], folder: Path, environment: dict[str, str]) -> It
 
 def _wait_until_idle(folder: Path, environment: dict[str, str], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
+    options = {"env": {**os.environ, **environment}, "capture_output": True, "text": True}
     while time.monotonic() < deadline:
-        states = subprocess.run(
-            ["sinfo", "--noheader", "--format=%T"], env={**os.environ, **environment}, capture_output=True, text=True
-        )
+        states = subprocess.run(["sinfo", "--noheader", "--format=%T"], **options)
         if states.stdout.split() and set(states.stdout.split()) == {"idle"}:
             return
         time.sleep(0.2)
@@ -152,8 +147,8 @@ def _free_ports(number: int) -> list[int]:
 
 if __name__ == "__main__":
     command = sys.argv[1:] or ["bash"]
-    if command[0].endswith(".py"):
-        command.insert(0, sys.executable)
+    if command[0] == "python":
+        command[0] = sys.executable
     try:
         with single_node() as environment:
             sys.exit(subprocess.run(command, env={**os.environ, **environment}).returncode)

@@ -1,4 +1,4 @@
-"""The optimizers of questions 1.4 and PRML 2.3, by the names that the command line gives them."""
+"""The optimizers of questions 1.4 and PRML 2.3, by their names on the command line; each takes parameters and lr."""
 
 import torch
 

@@ -39,7 +39,7 @@ def normalised(A_tilde):
 
 
 def hops_of(A):
-    """Distances by brute force: the least number of steps with which a walk leads from one node to the other."""
+    """Distances by brute force: the fewest steps of a walk from one node to the other."""
     N, walks = len(A), torch.eye(len(A), dtype=torch.float64)
     hops = torch.full((N, N), -1)
     for length in range(N):
@@ -116,7 +116,9 @@ def test_jacobian_is_zero_beyond_L_hops(num_layers):
     assert (influence[hops <= num_layers] > 0).all()
 
     model = GCN(sizes, generator=torch.Generator().manual_seed(0)).double().eval()
-    own = torch.autograd.functional.jacobian(lambda H: model(normalise(add_self_loops(sparse(A))), H), random_numbers(16, 3))
+    own = torch.autograd.functional.jacobian(
+        lambda H: model(normalise(add_self_loops(sparse(A))), H), random_numbers(16, 3)
+    )
     assert (own.abs().sum(dim=(1, 3))[hops > num_layers] == 0).all()
 
 
@@ -294,10 +296,8 @@ def test_attention_layer_as_printed():
     A, H, *_ = attention_example()
     for concatenate in (True, False):
         layer = GATLayer(5, 3, heads=2, concatenate=concatenate, generator=torch.Generator().manual_seed(0)).double()
-        heads = [
-            attention(A, H, layer.W.detach()[:, 3 * k : 3 * k + 3], layer.a_receiver.detach()[k], layer.a_sender.detach()[k])[1]
-            for k in range(2)
-        ]
+        W, a_r, a_s = layer.W.detach(), layer.a_receiver.detach(), layer.a_sender.detach()
+        heads = [attention(A, H, W[:, 3 * k : 3 * k + 3], a_r[k], a_s[k])[1] for k in range(2)]
         expected = torch.cat(heads, dim=1) if concatenate else torch.stack(heads).mean(dim=0)
         torch.testing.assert_close(layer(add_self_loops(sparse(A)), H).detach(), expected, **EXACT)
     alpha, _ = attention(*attention_example())
@@ -352,4 +352,5 @@ def test_a_chain_read_backwards_is_the_same_graph():
         return X.sum(0)
 
     torch.testing.assert_close(pooled(H.flip(0)), pooled(H), **EXACT)
-    assert not torch.allclose(pooled(H[torch.tensor([1, 0, 2, 3, 4, 5])]), pooled(H))  # another sentence of the same words
+    same_words_in_another_order = H[torch.tensor([1, 0, 2, 3, 4, 5])]
+    assert not torch.allclose(pooled(same_words_in_another_order), pooled(H))

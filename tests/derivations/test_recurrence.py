@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from part1 import lstm_kernel, lstm_numpy
-from part1.bptt import lstm_sequence
+from part1 import lstm_numpy
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
-from tests.report.numerics import assert_equal, numbers
+from recurrence import kernel
+from recurrence.lstm import lstm_states
+from tests.derivations.numerics import assert_equal, numbers
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -72,7 +73,7 @@ def test_gradient_of_the_output_layer():
 
 
 def test_gradient_of_the_recurrent_weights():
-    """The sum over time with the Jacobians' product, in the printed order; and the recursion; and the project's model."""
+    """The sum over time with the Jacobians' product, in the printed order; the recursion; and the project's models."""
     net = RNN(h_0=torch.zeros(n))
     d_W_hx, d_W_hh, d_b_h, *_ = net.gradients()
     e = net.W_ph.T @ (net.y_hat - net.y)
@@ -87,10 +88,12 @@ def test_gradient_of_the_recurrent_weights():
         recursion = net.D(s) @ net.W_hh.T @ recursion
     assert_equal(recursion, d_a[1])
 
-    model = VanillaRNN(T, d, n, K, 1).double()
-    model.load_state_dict(dict(zip(("W_hx", "W_hh", "b_h", "W_ph", "b_p"), (p.detach() for p in net.parameters))))
-    F.cross_entropy(model(torch.stack(net.x[1:])[None]), torch.tensor([1])).backward()
-    assert_equal((model.W_hx.grad, model.W_hh.grad, model.b_h.grad), (d_W_hx, d_W_hh, d_b_h))
+    names = ("W_hx", "W_hh", "b_h", "W_ph", "b_p")
+    for recurrence in VanillaRNN.RECURRENCES:
+        model = VanillaRNN(T, d, n, K, 1, recurrence=recurrence).double()
+        model.load_state_dict(dict(zip(names, net.parameters)))
+        F.cross_entropy(model(torch.stack(net.x[1:])[None]), torch.tensor([1])).backward()
+        assert_equal((model.W_hx.grad, model.W_hh.grad, model.b_h.grad), (d_W_hx, d_W_hh, d_b_h))
 
 
 def test_gradient_written_out_for_three_steps():
@@ -99,7 +102,9 @@ def test_gradient_written_out_for_three_steps():
     h, W_hh, D = net.h, net.W_hh, net.D
     e = net.W_ph.T @ (net.y_hat - net.y)
     assert_equal(
-        outer(D(3) @ e, h[2]) + outer(D(2) @ W_hh.T @ D(3) @ e, h[1]) + outer(D(1) @ W_hh.T @ D(2) @ W_hh.T @ D(3) @ e, h[0]),
+        outer(D(3) @ e, h[2])
+        + outer(D(2) @ W_hh.T @ D(3) @ e, h[1])
+        + outer(D(1) @ W_hh.T @ D(2) @ W_hh.T @ D(3) @ e, h[0]),
         d_W_hh,
     )
 
@@ -127,11 +132,15 @@ def test_equation_7_needs_immediate_derivatives():
         factors = {s: row @ product(net.J(j) for j in range(steps, s, -1)) for s in range(first, steps + 1)}
         return sum(torch.einsum("i,ijk->jk", factors[s], derivative(s)) for s in range(first, steps + 1))
 
-    def total(t):
-        return torch.autograd.functional.jacobian(lambda W: state(t, W), net.W_hh.detach()) if t else torch.zeros(n, n, n)
+    def derivative_of(h):
+        def derivative(t):
+            if t == 0:
+                return torch.zeros(n, n, n)
+            return torch.autograd.functional.jacobian(lambda W: h(t, W), net.W_hh.detach())
 
-    def immediate_derivative(t):
-        return torch.autograd.functional.jacobian(lambda W: immediate(t, W), net.W_hh.detach()) if t else torch.zeros(n, n, n)
+        return derivative
+
+    total, immediate_derivative = derivative_of(state), derivative_of(immediate)
 
     assert_equal(equation_7(immediate_derivative, 0), d_W_hh)  # the term t' = 0 adds nothing
     assert_equal(equation_7(immediate_derivative, 1), d_W_hh)
@@ -232,7 +241,8 @@ def test_default_initialisation_shrinks_gradients():
     """Uniform in +-1/sqrt(n): E |W^T v|^2 = |v|^2 / 3, spectral radius near 1/sqrt(3), sigma_max near 2/sqrt(3) > 1."""
     n, v = 128, F.normalize(numbers(128), dim=0)
     weights = [
-        VanillaRNN(60, 1, n, 10, 1, generator=torch.Generator().manual_seed(seed)).W_hh.detach().double() for seed in range(20)
+        VanillaRNN(60, 1, n, 10, 1, generator=torch.Generator().manual_seed(seed)).W_hh.detach().double()
+        for seed in range(20)
     ]
     ratio = np.mean([(W.T @ v).square().sum().item() for W in weights])
     assert abs(ratio - 1 / 3) < 0.03
@@ -287,7 +297,9 @@ class Cell:
         self.weights = numbers(steps + 1, n, seed=50)  # the loss looks at every h(t), and at c(T)
         if last_state_only:
             self.weights[:-1] = 0
-        self.loss = sum((self.weights[t] * self.h[t]).sum() for t in range(1, steps + 1)) + (self.weights[0] * self.c[-1]).sum()
+        self.loss = (
+            sum((self.weights[t] * self.h[t]).sum() for t in range(1, steps + 1)) + (self.weights[0] * self.c[-1]).sum()
+        )
 
     def gradient(self, of, by):
         return torch.autograd.grad(of, by, retain_graph=True)
@@ -330,7 +342,7 @@ def test_one_step_of_the_lstm_backwards():
 
 
 def test_the_lstm_through_time():
-    """PRML 1.2: the recursion over d_h, d_c and d_a, against autograd, lstm_numpy.py and bptt.py."""
+    """PRML 1.2: the recursion over d_h, d_c and d_a, against autograd, lstm_numpy.py and recurrence/lstm.py."""
     cell = Cell()
     d_h, d_c, d_a = cell.backward()
     for t in range(1, T + 1):
@@ -354,18 +366,17 @@ def test_the_lstm_through_time():
         assert_equal(torch.cat(ours), torch.from_numpy(array))
 
     z, W_h = (x @ W_x.T + b).requires_grad_(), W_h.requires_grad_()
-    h, c = lstm_sequence(z, h_0, c_0, W_h)
+    h, c = lstm_states(z, h_0, c_0, W_h, recurrence="bptt")
     gradients = torch.autograd.grad((h * grad_h).sum() + (c * grad_c).sum(), (z, W_h))
     stacked = torch.stack([torch.cat([d_a[k, t] for k in "gifo"]) for t in range(1, T + 1)])[:, None]
     assert_equal((stacked, torch.cat(d_W_h)), gradients)
 
 
-@pytest.mark.parametrize(("compiled", "tensors"), [(False, 7), (True, 6)])
-def test_a_step_keeps_seven_hidden_sized_tensors(compiled, tensors, monkeypatch):
-    """Compiled it is six: tanh c is computed again."""
-    if compiled and not lstm_kernel.compiled():
+@pytest.mark.parametrize(("recurrence", "tensors"), [("bptt", 7), ("compiled", 6)])
+def test_a_step_keeps_seven_hidden_sized_tensors(recurrence, tensors):
+    """Compiled, it is six: tanh c is computed again."""
+    if recurrence == "compiled" and not kernel.is_available():
         pytest.skip("the kernel is not compiled (make kernel)")
-    monkeypatch.setattr(lstm_kernel, "compiled", lambda: compiled)
 
     def saved_bytes(steps):
         storages = {}
@@ -376,14 +387,14 @@ def test_a_step_keeps_seven_hidden_sized_tensors(compiled, tensors, monkeypatch)
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            lstm_sequence(*(argument.requires_grad_() for argument in arguments))
+            lstm_states(*(argument.requires_grad_() for argument in arguments), recurrence)
         return sum(storages.values())
 
     assert (saved_bytes(30) - saved_bytes(10)) / 20 == tensors * 3 * n * 8
 
 
 def jacobians_of_a_step():
-    """g, i, f, o, c(t-1), tanh c(t), weights, and dh(t)/dh(t-1), dc(t)/dh(t-1), dh(t)/dc(t-1) by autograd."""
+    """A cell, and ((dh(t)/dh(t-1), dh(t)/dc(t-1)), (dc(t)/dh(t-1), dc(t)/dc(t-1))) by autograd."""
     cell = Cell(steps=1)
 
     def step(h, c):
@@ -463,7 +474,8 @@ def test_prml_report_misses_the_path_through_the_cell():
         )
         dh_dh = diag(tanh_c * o * (1 - o)) @ cell.W_h["o"] + diag(o * (1 - tanh_c**2)) @ A
         delta = delta @ dh_dh
-        later = d_c[t + 1] * cell.gate["f"][t + 1] if t < 12 else torch.zeros(n)  # dL/dc(t) apart from the path through h(t)
+        # dL/dc(t) apart from the path through h(t)
+        later = d_c[t + 1] * cell.gate["f"][t + 1] if t < 12 else torch.zeros(n)
         assert_equal(d_h[t] @ dh_dh + later @ A, d_h[t - 1])  # the right recursion
         assert_equal(d_h[t - 1], cell.gradient(cell.loss, cell.h[t - 1])[0])
         if t == 12:

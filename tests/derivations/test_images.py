@@ -1,4 +1,4 @@
-"""The formulas of the report's section on images, each as printed, against brute force, autograd or NumPy's FFT."""
+"""The formulas of the report's section on images, written as printed, against brute force, autograd or NumPy's FFT."""
 
 import io
 import math
@@ -44,7 +44,7 @@ def close(a, b):
 
 
 def test_output_size():
-    """floor((IH - F) / s) + 1 windows fit, the last (IH - F) mod s rows are not read; where s <= F, all others are."""
+    """floor((IH - F) / s) + 1 windows fit; the last (IH - F) mod s rows are not read and, if s <= F, all others are."""
     for size, filter_size, stride, padding in product(range(1, 12), range(1, 6), range(1, 6), range(3)):
         padded = size + 2 * padding
         if filter_size > padded:
@@ -117,14 +117,14 @@ def test_pixels_that_no_window_reaches(shape):
     for axis in (0, 1):
         size, F_, s = x.shape[2 + axis], filters[axis], strides[axis]
         reached = np.abs(d_x).max(axis=(0, 1, 3 - axis)) > 0
-        expected = [p % s < F_ and p < size - (size - F_) % s if s >= F_ else p < size - (size - F_) % s for p in range(size)]
+        expected = [p % s < F_ and p < size - (size - F_) % s for p in range(size)]
         assert reached.tolist() == expected
         assert reached.tolist() == [len(windows_over(p, F_, s, g.shape[2 + axis])) > 0 for p in range(size)]
 
 
 @EACH_SHAPE
 def test_full_correlation(shape):
-    """g spread out by the stride, within F - 1 zeros and the unread rows' zeros, under the filter turned by 180 degrees."""
+    """g spread out by the stride and surrounded by F - 1 zeros, under the filter turned by 180 degrees."""
     N, _, K, _, (FH, FW), (sh, sw), _ = shape
     x, w, _, g, d_x, _ = drawn(shape)
     OH, OW = g.shape[2:]
@@ -189,7 +189,7 @@ def test_gradient_through_pooling(f, s):
 
 
 def test_ties():
-    """Ours and PyTorch's pooling give all of it to the first maximum; `amax` shares it. The slope to either side differs."""
+    """Our pooling and PyTorch's give it all to the first maximum, `amax` shares it; the slopes to both sides differ."""
     x = np.array([[[[1.0, 3.0], [3.0, 3.0]]]])
     first = np.array([[[[0.0, 1.0], [0.0, 0.0]]]])
     for layers in (layers_loops, layers_numpy):
@@ -208,23 +208,27 @@ def test_ties():
 
 
 def test_a_shift_moves_the_output():
-    """Away from the edges, moving the image by s pixels moves y by 1, and the mean stays. Not so an odd shift."""
+    """Away from the edges, moving the image by s = 2 pixels moves y by 1 and keeps its mean; 1 pixel does not."""
     rng = np.random.default_rng(0)
     x, w = np.zeros((1, 2, 20, 20)), rng.standard_normal((3, 2, 3, 3))
     x[:, :, 6:12, 6:12] = rng.standard_normal((1, 2, 6, 6))  # black around it
     y = layers_numpy.convolution2D(x, w, 2, 0)
     by_two, by_one = (layers_numpy.convolution2D(np.roll(x, shift, axis=2), w, 2, 0) for shift in (2, 1))
     close(by_two, np.roll(y, 1, axis=2))
-    relu_mean = lambda y: np.maximum(y, 0).mean(axis=(2, 3))  # noqa: E731
+
+    def relu_mean(y):
+        return np.maximum(y, 0).mean(axis=(2, 3))
+
     close(relu_mean(by_two), relu_mean(y))
     assert np.abs(relu_mean(by_one) - relu_mean(y)).max() > 1e-3
     assert min(np.abs(by_one - np.roll(y, k, axis=2)).max() for k in range(9)) > 0.1
 
 
 def test_49_copies():
-    """W [x; ...; x] = (sum of W_k) x; each W_k gets the gradient d x^T, so that a step moves the sum 49 times as far."""
+    """W [x; ...; x] = (sum of W_k) x; each W_k gets the gradient d x^T, so a step moves the sum 49 times as far."""
     torch.manual_seed(0)
-    weight = torch.randn(6, 5, 49, dtype=torch.float64, requires_grad=True)  # channels first, then the 49 places, as flattened
+    # channels first, then the 49 places, as flattened
+    weight = torch.randn(6, 5, 49, dtype=torch.float64, requires_grad=True)
     x = torch.randn(3, 5, dtype=torch.float64)
     copies = F.adaptive_avg_pool2d(x[:, :, None, None], (7, 7)).flatten(1)
     assert torch.equal(copies, x.repeat_interleave(49, dim=1))
@@ -283,7 +287,7 @@ def test_a_flat_model():
 
 
 def test_the_readings_on_published_numbers():
-    """ResNet-50 on ImageNet-C: a mean RCE of 105.0 % is published, which only the reading with five subtractions can give."""
+    """ResNet-50 on ImageNet-C: only the reading with five subtractions gives the published mean RCE of 105.0 %."""
     alexnet = [88.6, 89.4, 92.3, 82.0, 82.6, 78.6, 79.8, 86.7, 82.7, 81.9, 56.5, 85.3, 64.6, 71.8, 60.7]
     resnet_CE = [80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77]
     found = [readings(5 * CE / 100 * E, 23.9, 5 * E, 43.5) for CE, E in zip(resnet_CE, alexnet)]
@@ -300,13 +304,16 @@ def contrast(x, c):
 
 
 def first_layer(bn):
+    """A convolution of normalised images and, with `bn`, a normalisation by running statistics."""
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False).double()
     norm = nn.BatchNorm2d(5).double()
-    nn.init.normal_(norm.running_mean), nn.init.uniform_(norm.running_var, 0.5, 2)
-    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    for tensor in (norm.running_mean, norm.weight, norm.bias):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
     mean, std = torch.tensor([[0.49, 0.48, 0.45], [0.25, 0.24, 0.26]], dtype=torch.float64)[:, :, None, None]
-    return lambda x: (norm.eval() if bn else nn.Identity())(layer((x - mean) / std))
+    after = norm.eval() if bn else nn.Identity()
+    return lambda x: after(layer((x - mean) / std))
 
 
 @pytest.mark.parametrize("bn", [False, True])
@@ -324,7 +331,7 @@ def test_contrast_in_the_first_layer(bn):
 
 @torch.no_grad()
 def test_variance_under_contrast():
-    """Pixels of an image: c^2 of the variance about their mean. Statistics of the batch undo it where all share one a(g)."""
+    """Within an image c^2 of the variance is left; batch statistics undo this where all images share one a(g)."""
     x = torch.rand(4, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = x - contrast(x, 0)[1] + 0.5  # all of one mean grey value
     corrupted, _ = contrast(x, 0.3)
@@ -344,7 +351,13 @@ def test_scale_does_not_matter_without_biases():
     """f(c x) = c f(x), c > 0, for convolutions, ReLU and pooling without biases; not with a bias."""
     torch.manual_seed(0)
     for bias in (False, True):
-        layers = [nn.Conv2d(3, 8, 3, bias=bias), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 9, 10, bias=bias)]
+        layers = [
+            nn.Conv2d(3, 8, 3, bias=bias),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(8 * 9, 10, bias=bias),
+        ]
         model = nn.Sequential(*layers).double()
         x = torch.randn(5, 3, 8, 8, dtype=torch.float64)
         assert torch.allclose(model(0.3 * x), 0.3 * model(x), rtol=0, atol=1e-12) != bias
@@ -352,7 +365,7 @@ def test_scale_does_not_matter_without_biases():
 
 @torch.no_grad()
 def test_variance_of_noise_in_the_first_layer():
-    """Noise of standard deviation s, independent from pixel to pixel, adds s^2 times the sum of (w / std)^2 to the variance."""
+    """Independent noise of standard deviation s adds s^2 times the sum of (w / std)^2 to the variance."""
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(2, 3, 3, 3, dtype=torch.float64, generator=generator)
     std, s = torch.tensor([0.25, 0.24, 0.26], dtype=torch.float64), 0.1
@@ -369,25 +382,30 @@ def kernel(sigma, reach=corruptions.BLUR_KERNEL // 2):
 
 
 def transfer(f, sigma):
-    """H(f) = sum_m G(f - m) / sum_m G(m), G(f) = exp(-2 pi^2 sigma^2 f^2): the Gaussian and its copies at whole frequencies."""
-    G = lambda f: np.exp(-2 * (np.pi * sigma * f) ** 2)  # noqa: E731
-    return sum(G(f - m) for m in range(-9, 10)) / sum(G(m) for m in range(-9, 10))
+    """H(f) = sum_m G(f - m) / sum_m G(m): the Gaussian and its copies at whole frequencies."""
+    copies = range(-9, 10)
+    return sum(gaussian(f - m, sigma) for m in copies) / sum(gaussian(m, sigma) for m in copies)
+
+
+def gaussian(f, sigma):
+    """G(f) = exp(-2 pi^2 sigma^2 f^2)"""
+    return np.exp(-2 * (np.pi * sigma * f) ** 2)
 
 
 @pytest.mark.parametrize("sigma", corruptions.BLUR_SIGMA)
 def test_transfer_function_of_the_blur(sigma):
-    """Against the FFT of the 11 weights; exp(-2 pi^2 sigma^2 f^2) alone serves for sigma of 0.8 and more."""
+    """Against the FFT of the 11 weights; G alone is good enough for sigma of 0.8 and more."""
     padded = np.zeros(256)
     padded[np.arange(-5, 6)] = kernel(sigma)
     found, f = np.fft.fft(padded), np.fft.fftfreq(256)
     assert np.abs(found.imag).max() < 1e-12
     cut_off = np.exp(-((corruptions.BLUR_KERNEL // 2 + 1) ** 2) / (2 * sigma**2))  # the first weight left out
     np.testing.assert_allclose(found.real, transfer(f, sigma), rtol=0, atol=3 * cut_off + 1e-12)
-    alone = np.abs(found.real - np.exp(-2 * (np.pi * sigma * f) ** 2)).max()
+    alone = np.abs(found.real - gaussian(f, sigma)).max()
     assert (alone < 0.05) == (sigma >= 0.8)
     half = found.real[128]  # black and white rows
     if sigma == corruptions.BLUR_SIGMA[0]:
-        assert (round(half, 2), round(np.exp(-2 * (np.pi * sigma / 2) ** 2), 2)) == (0.84, 0.45)
+        assert (round(half, 2), round(gaussian(0.5, sigma), 2)) == (0.84, 0.45)
     if sigma == corruptions.BLUR_SIGMA[-1]:
         assert abs(half) < 1e-3
 
@@ -398,7 +416,8 @@ def test_the_blur_multiplies_waves(severity):
     sigma, (y, x) = corruptions.BLUR_SIGMA[severity - 1], np.mgrid[:24, :24]
     for f_y, f_x in ((0, 0.125), (0.25, 0.1), (0.4, 0.5)):
         wave = 0.4 * np.cos(2 * np.pi * (f_y * y + f_x * x))
-        blurred = corruptions.gaussian_blur_transform(severity)(torch.from_numpy(0.5 + wave).expand(3, -1, -1)).numpy() - 0.5
+        image = torch.from_numpy(0.5 + wave).expand(3, -1, -1)
+        blurred = corruptions.gaussian_blur_transform(severity)(image).numpy() - 0.5
         expected = transfer(f_y, sigma) * transfer(f_x, sigma) * wave
         np.testing.assert_allclose(blurred[0, 5:-5, 5:-5], expected[5:-5, 5:-5], rtol=0, atol=2e-4)
 
@@ -419,7 +438,7 @@ def test_steps_of_quality_50_are_twice_those_of_75():
 
 
 def test_steps_of_jpeg():
-    """q = floor((T S + 50) / 100), S = 5000 / Q below 50, else 200 - 2 Q: the first row, from 3 to 12 and from 80 to 255."""
+    """q = floor((T S + 50) / 100), S = 5000 / Q below 50, else 200 - 2 Q; here the first row."""
     image = np.zeros((8, 8, 3), np.uint8)
     for quality in (*corruptions.JPEG_QUALITY, 75):
         S = 5000 // quality if quality < 50 else 200 - 2 * quality
@@ -431,7 +450,7 @@ def test_steps_of_jpeg():
 
 @pytest.mark.parametrize("quality", corruptions.JPEG_QUALITY)
 def test_jpeg_drops_what_is_below_half_a_step(quality):
-    """The cosine of frequency 7 across a block vanishes where its coefficient is below q / 2, and stays where it is above."""
+    """The cosine of frequency 7 across a block vanishes if its coefficient is below q / 2, and stays if it is above."""
     wave = np.cos((2 * np.arange(8) + 1) * 7 * np.pi / 16)
     q = written(np.zeros((8, 8), np.uint8), quality).quantization[0][7]
     for share, kept in ((0.35, False), (0.65, True)):

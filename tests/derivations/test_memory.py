@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from part1 import lstm_kernel
-from part1.bptt import lstm_sequence
+from common.optimizers import OPTIMIZERS
 from part1.dataset import draw_palindromes
 from part1.experiments.optimizers import CURVATURE, PATH_LEARNING_RATES, PATH_STEPS, START
-from part1.lstm import LSTM, to_torch_order
-from part1.optimizers import OPTIMIZERS
+from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN, random_orthogonal
-from tests.report.numerics import assert_equal, numbers
+from recurrence import kernel
+from recurrence.lstm import lstm_states, to_torch_order
+from tests.derivations.numerics import assert_equal, numbers
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -24,7 +24,7 @@ ETA = 0.01
 
 
 def test_only_the_first_digit_tells_the_last():
-    """Whatever stands at 2 ... T-1, every last digit is equally frequent; T = 5, all palindromes of three free digits."""
+    """Whatever stands at 2 ... T-1, every last digit is equally frequent (T = 5, all palindromes)."""
     palindromes = np.array([(a, b, c, b, a) for a, b, c in itertools.product(range(10), repeat=3)])
     for middle in itertools.product(range(10), repeat=2):
         same = palindromes[(palindromes[:, 1] == middle[0]) & (palindromes[:, 2] == middle[1])]
@@ -33,22 +33,27 @@ def test_only_the_first_digit_tells_the_last():
     assert torch.equal(drawn, drawn.flip(1))
 
 
+@pytest.mark.parametrize("recurrence", ["loop", "bptt"])
 @pytest.mark.parametrize("Model", [VanillaRNN, LSTM])
-def test_the_models_equal_torch_nn(Model):
-    """Logits, the gradient of the input, and those of all weights, moved to the library's names by `to_torch`."""
-    model = Model(11, 10, 16, 10, 1, generator=torch.Generator().manual_seed(0)).double()
-    recurrence, output = model.to_torch()
-    x = F.one_hot(torch.randint(10, (6, 10), generator=torch.Generator().manual_seed(0)), 10).double().requires_grad_()
-    logits, expected = model(x), output(recurrence(x.transpose(0, 1))[0][-1])
+def test_the_models_equal_torch_nn(Model, recurrence):
+    """Logits and the gradients of the input and of all weights."""
+    generator = torch.Generator().manual_seed(0)
+    model = Model(11, 10, 16, 10, 1, generator=generator, recurrence=recurrence).double()
+    library, output = model.to_torch()
+    digits, target = torch.randint(10, (6, 10), generator=generator), torch.arange(6)
+    x = F.one_hot(digits, 10).double().requires_grad_()
+
+    logits = model(x)
+    loss = F.cross_entropy(logits, target)
+    d_x, *d_cell, d_W_ph, d_b_p = torch.autograd.grad(loss, [x, *model.parameters()])
+    if Model is LSTM:
+        d_cell = [to_torch_order(gradient) for gradient in d_cell]
+
+    expected = output(library(x.transpose(0, 1))[0][-1])
+    weights = [library.weight_ih_l0, library.weight_hh_l0, library.bias_ih_l0, output.weight, output.bias]
+    gradients = torch.autograd.grad(F.cross_entropy(expected, target), [x, *weights])
     assert_equal(logits, expected)
-    loss, target = F.cross_entropy, torch.arange(6)
-    theirs = [recurrence.weight_ih_l0, recurrence.weight_hh_l0, recurrence.bias_ih_l0, output.weight, output.bias]
-    ours = dict(model.named_parameters())
-    gradients = dict(zip(["x", *ours], torch.autograd.grad(loss(logits, target), [x, *ours.values()])))
-    assert_equal(gradients.pop("x"), (their_gradients := torch.autograd.grad(loss(expected, target), [x, *theirs]))[0])
-    reorder = to_torch_order if Model is LSTM else lambda stacked: stacked
-    *cell, d_W_ph, d_b_p = gradients.values()
-    assert_equal((*map(reorder, cell), d_W_ph, d_b_p), their_gradients[1:])
+    assert_equal((d_x, *d_cell, d_W_ph, d_b_p), gradients)
 
 
 @pytest.mark.parametrize("size", [0.01, 1.0, 1e6])
@@ -187,7 +192,7 @@ def test_the_first_steps(g):
 
 
 def test_equal_betas_keep_the_step_below_eta():
-    """|m_hat| <= sqrt(v_hat) when beta_1 = beta_2 (Jensen), with equality for a constant gradient: growth wins nothing."""
+    """|m_hat| <= sqrt(v_hat) when beta_1 = beta_2 (Jensen), with equality for a constant gradient."""
     beta = 0.9
     for gradients in (numbers(50), torch.arange(1.0, 51.0), 1.5 ** torch.arange(50.0)):
         m = v = 0.0
@@ -205,11 +210,16 @@ def test_equal_betas_keep_the_step_below_eta():
 
 
 def test_rates_in_the_valley():
-    """kappa = 50: SGD at best (kappa-1)/(kappa+1) a step, momentum at best (sqrt kappa-1)/(sqrt kappa+1), at 0.9 sqrt(0.9)."""
+    """Factors a step for kappa = 50.
+
+    SGD: at best (kappa-1)/(kappa+1). Momentum: at best (sqrt kappa-1)/(sqrt kappa+1), and sqrt(0.9) at gamma = 0.9.
+    """
     low, high = 1.0, 50.0
 
     def momentum_rate(eta, gamma):
-        return max(max(abs(np.linalg.eigvals([[1 + gamma - eta * curvature, -gamma], [1, 0]]))) for curvature in (low, high))
+        return max(
+            max(abs(np.linalg.eigvals([[1 + gamma - eta * curvature, -gamma], [1, 0]]))) for curvature in (low, high)
+        )
 
     grid = np.linspace(0.001, 0.0399, 2_000)
     sgd = [max(abs(1 - eta * low), abs(1 - eta * high)) for eta in grid]
@@ -280,7 +290,7 @@ def test_a_switch_is_not_turned_by_small_inputs():
 
 
 def test_the_first_input_sets_the_switch():
-    """From h = 0 and with small inputs h(t) is near the sum of 2^(t-s) u(s): the first has 3 times the others' variance."""
+    """From h = 0 with small inputs, h(t) is near the sum of 2^(t-s) u(s): u(1) has 3 times the others' variance."""
     u = 1e-9 * numbers(20, 50)
     h = torch.zeros(50)
     for u_t in u:
@@ -305,14 +315,13 @@ def test_at_twenty_digits_few_units_carry_the_gradient():
     assert share_above_1[1] == 0 and largest[1] < 1e-8
 
 
-def test_the_compiled_steps_equal_the_calls(monkeypatch):
-    if not lstm_kernel.compiled():
-        pytest.skip("the kernel is not compiled (make kernel); tests/part1/test_bptt.py compiles one of its own")
+def test_the_compiled_steps_equal_the_calls():
+    if not kernel.is_available():
+        pytest.skip("the kernel is not compiled (make kernel); tests/recurrence compiles one of its own")
     z, W_h = numbers(12, 3, 20).requires_grad_(), (0.4 * numbers(20, 5)).requires_grad_()
-    found = []
-    for compiled in (True, False):
-        monkeypatch.setattr(lstm_kernel, "compiled", lambda compiled=compiled: compiled)
-        h, c = lstm_sequence(z, None, None, W_h)
-        found.append((h, c, *torch.autograd.grad((h * h.cos()).sum() + c.sum(), (z, W_h))))
-    for one, other in zip(*found):
-        assert_equal(one, other, 1e-12)
+
+    def states_and_gradients(recurrence):
+        h, c = lstm_states(z, None, None, W_h, recurrence)
+        return h, c, *torch.autograd.grad((h * h.cos()).sum() + c.sum(), (z, W_h))
+
+    assert_equal(states_and_gradients("compiled"), states_and_gradients("bptt"), 1e-12)

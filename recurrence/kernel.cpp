@@ -1,8 +1,8 @@
-// The LSTM's recurrence over a whole sequence, forward and backward (see lstm_kernel.py).
+// The LSTM's recurrence over a whole sequence, forward and backward (see kernel.py).
 //
 // All tensors are contiguous. gates, their pre-activations a and d_a are (T, B, 4n), g, i, f, o side by side, of type gate_t, as
 // are h, (T+1, B, n) from h(0) on, and d_h; gates may share the memory of a, and d_a that of gates. c, (T+1, B, n), and d_c are
-// of type cell_t, in which everything but the products is computed. Names and equations are those of bptt.py.
+// of type cell_t, in which everything but the products is computed. Names and equations are those of lstm.py.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>

@@ -1,0 +1,314 @@
+"""The sequences derived by hand, against the equations differentiated by autograd, finite differences and torch.nn.
+
+All of the LSTM twice: in PyTorch's operations ("bptt") and compiled.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import recurrence.lstm
+from common.errors import CommandError
+from recurrence import kernel
+from recurrence.inputs import input_part
+from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
+from recurrence.rnn import rnn_sequence, rnn_states
+
+
+@pytest.fixture(params=["bptt", "compiled"])
+def lstm_states(request):
+    """`recurrence.lstm.lstm_states` in one of its two ways."""
+    if request.param == "compiled":
+        request.getfixturevalue("compiled_kernel")
+    return partial(recurrence.lstm.lstm_states, recurrence=request.param)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_threads():
+    """From 32 sequences on the compiled way divides them among its threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rnn_loop(z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
+    """Equation 1 step by step."""
+    h, states = h_0, []
+    for z_t in z:
+        h = torch.tanh(z_t + h @ W_hh.T)  # (1)
+        states.append(h)
+    return torch.stack(states)
+
+
+def lstm_loop(z: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor]:
+    """Equations 4 to 9 step by step."""
+    h, c, states = h_0, c_0, []
+    for z_t in z:
+        a_g, a_i, a_f, a_o = (z_t + h @ W_h.T).chunk(4, dim=-1)
+        g = torch.tanh(a_g)  # (4)
+        i = torch.sigmoid(a_i)  # (5)
+        f = torch.sigmoid(a_f)  # (6)
+        o = torch.sigmoid(a_o)  # (7)
+        c = g * i + c * f  # (8)
+        h = torch.tanh(c) * o  # (9)
+        states.append(h)
+    return torch.stack(states), c
+
+
+def rnn_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
+    return _random_tensors((T, B, n), (B, n), (n, n))
+
+
+def lstm_arguments(T: int, B: int, n: int) -> list[torch.Tensor]:
+    return _random_tensors((T, B, 4 * n), (B, n), (B, n), (4 * n, n))
+
+
+def _random_tensors(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    """Standard normal float64; the last, the weights, scaled by 1/sqrt(n): gradients neither explode nor vanish."""
+    generator = torch.Generator().manual_seed(sum(shapes[0]))
+    tensors = [torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes]
+    tensors[-1] *= shapes[-1][-1] ** -0.5
+    return [tensor.requires_grad_() for tensor in tensors]
+
+
+def random_loss(outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """A loss that looks at every output with a different weight, and is not linear."""
+    generator = torch.Generator().manual_seed(7)
+    weights = [torch.randn(output.shape, dtype=output.dtype, generator=generator) for output in outputs]
+    return sum((weight * output.sin()).sum() for weight, output in zip(weights, outputs))
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16)])
+def test_rnn_states_equal_the_loop(T, B, n):
+    arguments = rnn_arguments(T, B, n)
+    outputs, expected = (rnn_states(*arguments),), (rnn_loop(*arguments),)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16), (4, 33, 17)])
+def test_lstm_states_equal_the_loop(lstm_states, T, B, n):
+    arguments = lstm_arguments(T, B, n)
+    outputs, expected = lstm_states(*arguments), lstm_loop(*arguments)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+def test_gradcheck(lstm_states):
+    assert torch.autograd.gradcheck(rnn_states, rnn_arguments(4, 2, 3))
+    assert torch.autograd.gradcheck(lstm_states, lstm_arguments(4, 2, 3))
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_lstm_gradient_when_the_loss_sees_one_output_only(lstm_states, used):
+    """Autograd hands zeros, not None, for the output that the loss does not use."""
+    arguments = lstm_arguments(5, 2, 3)
+    gradients = torch.autograd.grad(lstm_states(*arguments)[used].sum(), arguments)
+    torch.testing.assert_close(
+        gradients, torch.autograd.grad(lstm_loop(*arguments)[used].sum(), arguments), rtol=0, atol=1e-10
+    )
+
+
+def test_gradient_of_the_last_state_only():
+    arguments = rnn_arguments(9, 3, 4)
+    gradients = torch.autograd.grad(rnn_states(*arguments)[-1].sum(), arguments)
+    torch.testing.assert_close(
+        gradients, torch.autograd.grad(rnn_loop(*arguments)[-1].sum(), arguments), rtol=0, atol=1e-10
+    )
+
+
+def test_two_halves_equal_the_whole(lstm_states):
+    """Carrying (h, c) over a cut changes neither the states nor the gradients."""
+    z, h_0, c_0, W_h = arguments = lstm_arguments(10, 3, 4)
+    whole = lstm_states(*arguments)
+    h_first, c_first = lstm_states(z[:6], h_0, c_0, W_h)
+    h_second, c_second = lstm_states(z[6:], h_first[-1], c_first, W_h)
+    halves = torch.cat((h_first, h_second)), c_second
+    torch.testing.assert_close(halves, whole, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(halves), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(whole), arguments), rtol=0, atol=1e-10)
+
+
+def test_inputs_that_are_not_contiguous(lstm_states):
+    z, h_0, c_0, W_h = lstm_arguments(6, 3, 4)
+    z_batch_first = z.detach().transpose(0, 1).contiguous().requires_grad_()
+    h, _ = lstm_states(z_batch_first.transpose(0, 1), h_0, c_0, W_h)
+    expected, _ = lstm_loop(z, h_0, c_0, W_h)
+    (gradient,), (expected_gradient,) = (
+        torch.autograd.grad(h.sum(), z_batch_first),
+        torch.autograd.grad(expected.sum(), z),
+    )
+    torch.testing.assert_close(gradient.transpose(0, 1), expected_gradient, rtol=0, atol=1e-10)
+
+
+def test_gradients_that_are_not_contiguous(lstm_states):
+    """A loss that looks at the states with their axes in another order hands its gradients back in that order."""
+    arguments, mixing = lstm_arguments(6, 3, 4), torch.randn(6, 4, 3, dtype=torch.float64)
+
+    def loss(h, c):
+        return (h.transpose(1, 2) * mixing).sum() + (c.t() * mixing[0]).sum()
+
+    gradients = torch.autograd.grad(loss(*lstm_states(*arguments)), arguments)
+    expected = torch.autograd.grad(loss(*lstm_loop(*arguments)), arguments)
+    torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("B", "n"), [(0, 3), (2, 0)])
+def test_nothing_to_compute(lstm_states, B, n):
+    h, c = lstm_states(torch.zeros(4, B, 4 * n), None, None, torch.zeros(4 * n, n))
+    assert h.shape == (4, B, n) and c.shape == (B, n)
+
+
+def test_inputs_are_left_as_they_were(lstm_states):
+    arguments = lstm_arguments(5, 2, 3)
+    before = [argument.detach().clone() for argument in arguments]
+    lstm_states(*arguments)[0].sum().backward()
+    rnn_states(arguments[0][..., :3], arguments[1], arguments[3][:3]).sum().backward()
+    torch.testing.assert_close([argument.detach() for argument in arguments], before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("T", "B", "n"), [(1, 2, 3), (9, 3, 4)])
+def test_states_left_out_are_zeros(lstm_states, T, B, n):
+    z, _, _, W_h = lstm_arguments(T, B, n)
+    zeros = torch.zeros(B, n, dtype=torch.float64)
+    outputs, expected = lstm_states(z, None, None, W_h), lstm_loop(z, zeros, zeros, W_h)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), (z, W_h))
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), (z, W_h)), rtol=0, atol=1e-10)
+
+
+def test_overwriting_z_changes_nothing_but_z(lstm_states):
+    z, h_0, c_0, W_h = arguments = lstm_arguments(6, 3, 5)
+    part = 1 * z
+    outputs, expected = lstm_states(part, h_0, c_0, W_h, overwrite_z=True), lstm_loop(*arguments)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    assert not torch.equal(part, z)
+    gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "B", "n", "share"),
+    [
+        *((torch.bfloat16, 3, n, 0.02) for n in (5, 16, 33, 300)),
+        *((torch.float32, B, n, 1e-5) for B in (3, 40) for n in (130, 256)),
+    ],
+)
+def test_lower_precision_errs_by_no_more_than_its_digits(lstm_states, dtype, B, n, share):
+    """States and gradients, each within a share of its largest number; with bfloat16 the cells are float32."""
+    arguments = lstm_arguments(7, B, n)
+    rounded = [argument.detach().to(dtype).requires_grad_() for argument in arguments]
+    rounded[2] = arguments[2].detach().float().requires_grad_()
+    outputs, expected = lstm_states(*rounded), lstm_loop(*arguments)
+    assert [output.dtype for output in outputs] == [dtype, torch.float32]
+    gradients = torch.autograd.grad(random_loss([output.double() for output in outputs]), rounded)
+    for value, right in zip(
+        (*outputs, *gradients), (*expected, *torch.autograd.grad(random_loss(expected), arguments))
+    ):
+        assert (value.double() - right).abs().max() < share * right.abs().max()
+
+
+def test_backward_twice_gives_the_same(lstm_states):
+    arguments = lstm_arguments(5, 2, 3)
+    loss = lstm_states(*arguments)[0].sum()
+    first = torch.autograd.grad(loss, arguments, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(loss, arguments), first, rtol=0, atol=0)
+
+
+def saved_bytes(states, arguments) -> int:
+    """Return the bytes that a call keeps for its backward pass; shared memory counts once."""
+    storages = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        states(*arguments)
+    return sum(storages.values())
+
+
+def test_memory_kept_a_step(lstm_states):
+    """Hidden-sized tensors, counted by how the memory grows with T: one for the RNN, at most seven for the LSTM."""
+    hidden_sized = 4 * 8 * 8  # B n float64
+    for states, arguments, at_most in ((rnn_states, rnn_arguments, 1), (lstm_states, lstm_arguments, 7)):
+        long, short = (saved_bytes(states, arguments(T, 4, 8)) for T in (30, 10))
+        assert (long - short) / 20 <= at_most * hidden_sized
+
+
+def test_float32_is_as_good_as_torch_nn(lstm_states):
+    """Against nn.LSTM in float32: both err from the float64 result by the same order."""
+    torch.manual_seed(0)
+    library = nn.LSTM(5, 32)
+    x, b = torch.randn(40, 8, 5), (library.bias_ih_l0 + library.bias_hh_l0).detach()
+    W_x, W_h = (from_torch_order(weight.detach()) for weight in (library.weight_ih_l0, library.weight_hh_l0))
+    W_h.requires_grad_()
+    h, _ = lstm_states(input_part(x, W_x, from_torch_order(b)), torch.zeros(8, 32), torch.zeros(8, 32), W_h)
+    expected, _ = library(x)
+    torch.testing.assert_close(h, expected, rtol=0, atol=1e-6)
+    h.square().mean().backward()
+    expected.square().mean().backward()
+    torch.testing.assert_close(to_torch_order(W_h.grad), library.weight_hh_l0.grad, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("d", [3, 40])  # fewer and more inputs than `input_part` copies the weights for
+def test_whole_sequences_equal_the_loop(d):
+    """From the inputs on: values, and gradients of inputs, weights and biases."""
+    x, W_hx, W_hh, b_h = _random_tensors((6, 4, d), (5, d), (5, 5), (5,))
+    arguments = x, None, W_hx, W_hh, b_h
+    tensors = x, W_hx, W_hh, b_h
+    expected = rnn_loop(x @ W_hx.T + b_h, torch.zeros(4, 5, dtype=torch.float64), W_hh)
+    assert_same((rnn_sequence(*arguments),), (expected,), tensors)
+    W_x, W_h, b = _random_tensors((20, d), (20, 5), (20,))
+    zeros = torch.zeros(4, 5, dtype=torch.float64)
+    assert_same(lstm_sequence(x, None, W_x, W_h, b), lstm_loop(x @ W_x.T + b, zeros, zeros, W_h), (x, W_x, W_h, b))
+
+
+def assert_same(outputs, expected, tensors):
+    torch.testing.assert_close(tuple(outputs), tuple(expected), rtol=0, atol=1e-12)
+    gradients = torch.autograd.grad(random_loss(outputs), tensors)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), tensors), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("z", "h_0", "W_hh", "message"),
+    [
+        ((0, 2, 3), (2, 3), (3, 3), "T >= 1"),
+        ((4, 2), (2, 3), (3, 3), "z must be"),
+        ((4, 2, 3), (2, 3), (3, 4), "recurrent weights"),
+        ((4, 2, 3), (1, 3), (3, 3), "h_0 must be"),
+    ],
+)
+def test_shapes_that_do_not_match_are_named(z, h_0, W_hh, message):
+    with pytest.raises(ValueError, match=message):
+        rnn_states(torch.zeros(z), torch.zeros(h_0), torch.zeros(W_hh))
+
+
+def test_a_damaged_kernel_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel, "kernel_file", lambda: tmp_path / "lstm_kernel.so")
+    assert not kernel.is_available.__wrapped__()
+    (tmp_path / "lstm_kernel.so").write_bytes(b"")
+    with pytest.raises(
+        CommandError, match=r"lstm_kernel\.so is damaged: remove it; python -m recurrence\.kernel compiles it"
+    ):
+        kernel.is_available.__wrapped__()
+
+
+def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(CommandError, match="compiling the kernel needs no-such-compiler, which is not here"):
+        kernel.build(tmp_path / "lstm_kernel.so")
+
+
+def test_what_the_kernel_does_not_support_is_refused(monkeypatch):
+    z, h_0, c_0, W_h = (tensor.detach().half() for tensor in lstm_arguments(3, 2, 4))
+    monkeypatch.setattr(kernel, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"the compiled recurrence is not available for torch\.float16 on cpu"):
+        recurrence.lstm.lstm_states(z, h_0, c_0, W_h, "compiled")
+    with pytest.raises(ValueError, match="auto, bptt or compiled, not fast"):
+        recurrence.lstm.lstm_states(z, h_0, c_0, W_h, "fast")
