@@ -36,7 +36,7 @@ FREE_ARGUMENTS = {"run_dir", "resume", "device", "data_dir"}
 
 
 class RunFolder:
-    """The folder of a new or resumed run. The constructor finds it and reads its checkpoint; `with` opens its logs.
+    """The folder of a new or resumed run. The constructor finds it and reads its checkpoint; `with` makes it.
 
     Args:
         args: the script's arguments. `run_dir` is the folder (None: a free `runs/<name>` in the repository); `resume`
@@ -164,21 +164,25 @@ class RunFolder:
 
     @rank_zero_only
     def _open(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=not self._path_was_free)
+        except FileExistsError:
+            raise CommandError(f"another run has taken {self} in the meantime: start this one again") from None
+        store_run_folder(self.path)
         (self.path / "result.json").unlink(missing_ok=True)  # a resumed run is not finished
         if not self.checkpoint:
             self.write_json("config.json", {"arguments": self._all_arguments, **self.metadata, **provenance()})
         self._open_logs(self.saved_step)
 
     def _find(self, run_dir: str | None, resume: bool, name: str) -> tuple[Path, dict[str, Any] | None]:
-        """Choose the folder and make it; return it and the checkpoint to continue from."""
+        """Choose the folder; return it and the checkpoint to continue from."""
         if stored := stored_run_folder():  # torchrun replaces a lost process of this run
             run_dir, resume = stored, True
         self.path = Path(run_dir) if run_dir else _default_path(name, resume)
         checkpoint = self._load_checkpoint() if resume else None
         if not resume and (self.path / "checkpoint.pt").exists():
             raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
-        self.path.mkdir(parents=True, exist_ok=True)
-        store_run_folder(self.path)
+        self._path_was_free = not (resume or run_dir)
         return self.path, checkpoint
 
     def _load_checkpoint(self) -> dict[str, Any] | None:

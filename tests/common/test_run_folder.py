@@ -65,6 +65,14 @@ def test_default_folders_are_numbered_and_the_last_is_resumed(tmp_path, monkeypa
         RunFolder(Namespace(run_dir=None, resume=True), "part/other", ())
 
 
+def test_a_command_that_fails_before_training_leaves_no_folder_and_two_runs_never_share_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("common.run_folder.ROOT", tmp_path)
+    first, second = (RunFolder(Namespace(run_dir=None, resume=False), "part/run", ("loss",)) for _ in range(2))
+    assert not list(tmp_path.iterdir())
+    with first, pytest.raises(CommandError, match=r"another run has taken .*run in the meantime: start this one again"):
+        second.__enter__()
+
+
 @pytest.mark.parametrize("cut", ["1", "11", "110,", "110,0.12"])
 def test_a_row_that_a_kill_has_cut_is_dropped(tmp_path, cut):
     with RunFolder(arguments(tmp_path), "part/run", ("loss", "accuracy")) as run:
