@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,14 @@ class RunFolder:
         write_atomically(path, text.getvalue().encode())
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self.columns)
+        self._wait_for_a_later_second()
         self._tensorboard = SummaryWriter(str(self.path), purge_step=last_step + 1)
+
+    def _wait_for_a_later_second(self) -> None:
+        """TensorBoard reads event files in the order of their names, which begin with the second of their creation."""
+        seconds = {file.name.split(".")[3] for file in self.path.glob("events.out.tfevents.*")}
+        while str(int(time.time())) in seconds:
+            time.sleep(0.02)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

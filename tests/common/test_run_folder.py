@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from argparse import Namespace
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from common.errors import CommandError
 from common.run_folder import RunFolder, load_checkpoint, read_metrics
+from tests.harness import tensorboard_losses
 
 
 def arguments(run_dir, resume=False, **others):
@@ -84,6 +86,16 @@ def test_a_row_that_a_kill_has_cut_is_dropped(tmp_path, cut):
     with RunFolder(arguments(tmp_path, resume=True), "part/run", ("loss", "accuracy")):
         pass
     assert (tmp_path / "metrics.csv").read_bytes() == whole
+
+
+def test_tensorboard_reads_a_run_resumed_within_a_second_in_order(tmp_path):
+    """Event files of one second are read in the order of process ids: here the killed run's is the last there can be."""
+    killed = trained(tmp_path / "run", steps=2)
+    (file,) = killed.path.glob("events.out.tfevents.*")
+    file.rename(file.with_name(f"events.out.tfevents.{int(time.time()):010d}.zzz.9.0"))
+    with RunFolder(arguments(killed.path, resume=True), "part/run", ("loss",)) as run:
+        run.log(3, loss=0.25)
+    assert tensorboard_losses(killed.path) == [(1, 1), (2, 0.5), (3, 0.25)]
 
 
 def test_a_folder_with_a_run_is_resumed_or_kept(tmp_path):
