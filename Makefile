@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo kernel test test-all lint experiments figures report bench clean
+.PHONY: demo kernel test test-all test-oldest lint experiments figures report bench clean
 
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
@@ -23,9 +23,13 @@ test: .venv/test              ## the fast tests
 test-all: .venv/test          ## all tests
 	$(PYTEST)
 
+test-oldest: .venv-oldest/test  ## the fast tests at the lower bounds of pyproject.toml; needs Python 3.10 or 3.11
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+
 lint: .venv/test
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 experiments: .venv/molecules  ## every run behind report/results/, resumable
 	$(PY) -m part1.experiments.accuracy_by_length --jobs $(JOBS)
@@ -68,7 +72,7 @@ bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) -m benchmarks.scaling
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-oldest
 
 .venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -81,4 +85,13 @@ clean:
 
 .venv/test: .venv/core
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+# PyTorch is that of .venv, since its older releases are gigabytes each; TORCH=2.3.0 takes its own lower bound.
+.venv-oldest/test: pyproject.toml .venv/core
+	$(PYTHON) -m venv .venv-oldest
+	grep -oE '"[A-Za-z_-]+>=[0-9.]+' pyproject.toml | sed 's/"//; s/>=/==/; /^torch==/d' > .venv-oldest/pins.txt
+	$(PY) -c "import importlib.metadata as m; print('torch==' + ('$(TORCH)' or m.version('torch')))" >> .venv-oldest/pins.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-oldest/pins.txt --editable ".[test]"
 	touch $@

@@ -19,14 +19,15 @@ import sys
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from common.command import ArgumentParser, run_command
-from common.errors import CommandError
-from common.paths import ROOT, short_path
+from common.errors import CommandError, InputError
+from common.paths import INSTALLED, ROOT, short_path
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 HOW_TO_COMPILE = "python -m recurrence.kernel compiles it for CPUs"
@@ -55,7 +56,9 @@ def version() -> str:
 def kernel_file() -> Path:
     """Return the path of the compiled kernel: one file for each version of source and PyTorch and kind of processor."""
     build_for = f"{version()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
-    return ROOT / "build" / f"lstm_kernel-{hashlib.sha256(build_for.encode()).hexdigest()[:12]}.so"
+    # Beside an installation a folder that every working directory finds: PyTorch's cache, by default ~/.cache/torch
+    folder = Path(torch.hub.get_dir()).parent / "recurrent-and-graph-networks" if INSTALLED else ROOT / "build"
+    return folder / f"lstm_kernel-{hashlib.sha256(build_for.encode()).hexdigest()[:12]}.so"
 
 
 def build(path: Path) -> None:
@@ -87,7 +90,7 @@ def is_available() -> bool:
     """Whether the kernel has been compiled; it is then loaded.
 
     Raises:
-        CommandError: its file is damaged.
+        InputError: its file is damaged.
     """
     if not kernel_file().exists():
         return False
@@ -95,7 +98,7 @@ def is_available() -> bool:
         torch.ops.load_library(kernel_file())
     except OSError:
         name = short_path(kernel_file())
-        raise CommandError(f"{name} is damaged: remove it; {HOW_TO_COMPILE}") from None
+        raise InputError(f"{name} is damaged: remove it; {HOW_TO_COMPILE}") from None
     return True
 
 
@@ -109,8 +112,10 @@ class LSTMStates(torch.autograd.Function):
     """`lstm._LSTMStates`, compiled, name for name; keeps the four gates, c(t) and h(t) of each step."""
 
     @staticmethod
-    def forward(ctx, gates, h_0, c_0, W_h, zero_h_0):
-        T, B, n = gates.shape[0], *h_0.shape
+    def forward(
+        ctx: Any, gates: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor, zero_h_0: bool
+    ) -> tuple[Tensor, Tensor]:
+        T, (B, n) = gates.shape[0], h_0.shape
         h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)
         h[0], c[0] = h_0, c_0
         torch.ops.lstm_kernel.forward(gates, c, h, transposed(W_h, B), zero_h_0)  # the gates take the place of z
@@ -120,7 +125,7 @@ class LSTMStates(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_h, grad_c_T):
+    def backward(ctx: Any, grad_h: Tensor, grad_c_T: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
         gates, c, h, W_h = ctx.saved_tensors
         T, B, n = h[1:].shape
         first = int(ctx.zero_h_0)

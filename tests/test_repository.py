@@ -1,4 +1,4 @@
-"""What the README, the environment files and the layout promise."""
+"""What the Makefile, the environment files and the layout promise."""
 
 import ast
 import functools
@@ -67,25 +67,11 @@ def imported_names(path):
     return names
 
 
-def test_files_named_in_the_readme_exist():
-    """Except for what is made, not committed: runs, the environment and data."""
-    named = re.findall(r"`([\w./-]+\.(?:py|pdf|png|yml|toml|csv))`", text_of("README.md"))
-    assert len(named) > 10
-    folders = [ROOT, ROOT / "report" / "figures", *(path for path in ROOT.glob("part*/**") if path.is_dir())]
-    made_by_a_run = {"curves.pdf", "club.pdf", "metrics.csv"}
-    missing = [
-        name for name in named if name not in made_by_a_run and not any((folder / name).exists() for folder in folders)
-    ]
-    assert not missing
-
-
-@pytest.mark.parametrize("name", ["README.md", "Makefile"])
-def test_commands_of_readme_and_makefile_exist(name):
-    scripts = re.findall(r"(?:python|\$\(PY\)) ([\w/]+\.py)", text_of(name))
-    modules = re.findall(r"(?:python|\$\(PY\)) -m ([\w.]+)", text_of(name))
-    tests = {path for path in scripts if path.startswith("tests/") and (ROOT / path).exists()}
-    assert scripts and set(scripts) - tests <= set(SCRIPTS)
-    assert modules and set(modules) - {"venv", "pip", "pytest", "ruff"} <= set(RUN_WITH_M)
+def test_commands_of_the_makefile_exist():
+    scripts = re.findall(r"\$\(PY\) ([\w/]+\.py)", text_of("Makefile"))
+    modules = re.findall(r"\$\(PY\) -m ([\w.]+)", text_of("Makefile"))
+    assert scripts and set(scripts) <= set(SCRIPTS)
+    assert modules and set(modules) - {"pip", "pytest", "ruff", "mypy"} <= set(RUN_WITH_M)
 
 
 @pytest.mark.skipif(tomllib is None, reason="tomllib came with Python 3.11")
