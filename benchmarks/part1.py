@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.command import ArgumentParser, positive_int, run_command
-from common.experiment import write_results
+from common.experiment import add_allow_dirty, require_clean_tree, write_results
 from common.paths import ROOT, short_path
 from common.run_folder import RunFolder
 from part1 import lstm, vanilla_rnn
@@ -80,7 +80,9 @@ def main() -> None:
     )
     parser.add_argument("--train_steps", type=positive_int, default=500, help="steps of each end-to-end training")
     parser.add_argument("--threads", type=positive_int, default=min(2, os.cpu_count() or 1), help="PyTorch's threads")
+    add_allow_dirty(parser)
     args = parser.parse_args()
+    require_clean_tree(args)
     torch.set_num_threads(args.threads)
     rows = recurrences(args.repeats, args.threads) + memory() + side_by_side(args.repeats) + drawing(args.repeats)
     rows += training(args.train_steps, args.threads)

@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.command import ArgumentParser, non_negative_float, positive_int, run_command
-from common.experiment import write_results
+from common.experiment import add_allow_dirty, require_clean_tree, write_results
 from common.paths import ROOT, short_path
 from part2 import dataset
 from part2.model import TextGenerationModel, choose
@@ -88,7 +88,9 @@ def main() -> None:
     parser.add_argument(
         "--large_gb", type=non_negative_float, default=2.0, help="gigabytes of the large text; 0 leaves it out"
     )
+    add_allow_dirty(parser)
     args = parser.parse_args()
+    require_clean_tree(args)
     few = max(5, args.repeats // 6)
     rows = large_text(args.large_gb) if args.large_gb else []  # first: a child's peak memory starts at its parent's
     rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats)

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from benchmarks.timing import interleaved_medians, report
 from common.command import ArgumentParser, positive_int, run_command
 from common.errors import CommandError
-from common.experiment import write_results
+from common.experiment import add_allow_dirty, require_clean_tree, write_results
 from common.machine import seeded_generator
 from common.paths import ROOT, short_path
 from part3.citation import LabelledGraph, load_graph
@@ -46,10 +46,12 @@ def main() -> None:
     parser.add_argument(
         "--grow_to", type=positive_int, help="measure one synthetic graph with this many nodes and print it as JSON"
     )
+    add_allow_dirty(parser)
     args = parser.parse_args()
     if args.grow_to:
         print(json.dumps(synthetic_epoch(args.grow_to)))
         return
+    require_clean_tree(args)
     rows = growth() + citation_epochs(args.repeats) + accuracies()
     print(f"written to {short_path(write_results('benchmark_part3', rows, seeds=list(SEEDS)))}")
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.timing import interleaved_medians, report
 from common.command import ArgumentParser, positive_int, run_command
-from common.experiment import write_results
+from common.experiment import add_allow_dirty, require_clean_tree, write_results
 from common.paths import short_path
 from part4 import layers_loops, layers_numpy
 from part4.cifar10 import PADDING, augment
@@ -35,7 +35,10 @@ BATCH, CHANNELS, FILTERS, SIDE = 128, 16, 16, 32
 def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--repeats", type=positive_int, default=15, help="repeats of a call; slow calls take a third")
-    repeats = parser.parse_args().repeats
+    add_allow_dirty(parser)
+    args = parser.parse_args()
+    require_clean_tree(args)
+    repeats = args.repeats
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = layers(BATCH, {"PyTorch": torch_layers, "ours": ours}, repeats)

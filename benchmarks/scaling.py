@@ -30,7 +30,7 @@ from benchmarks.part2 import BOOK, HANDOUT, LARGE, Size, write_words
 from benchmarks.scaling_processes import MODELS
 from common.command import ArgumentParser, positive_float, positive_int, run_command
 from common.errors import CommandError
-from common.experiment import FIGURES, read_results, write_results
+from common.experiment import FIGURES, add_allow_dirty, read_results, require_clean_tree, write_results
 from common.paths import ROOT, short_path
 from recurrence import kernel
 
@@ -69,8 +69,10 @@ def main() -> None:
         help="rounds for the large model; ten times as many for the small one",
     )
     parser.add_argument("--large_gb", type=positive_float, default=LARGE_GB, help="gigabytes of the large text")
+    add_allow_dirty(parser)
     args = parser.parse_args()
     if not args.draw_only:
+        require_clean_tree(args)
         with tempfile.TemporaryDirectory() as folder:
             rows = measure(args.repeats, args.large_gb, Path(folder))
         write_results(NAME, rows)

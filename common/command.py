@@ -1,7 +1,7 @@
 """The command line: parser, argument types, and how a command ends.
 
 `run_command(main)` is the last line of every script. A command that cannot go on ends with one line on stderr and an
-exit code, never with a traceback (see `CommandError`). If there are several processes, one of them prints the line.
+exit code, never with a traceback (see `common/errors.py`). Of several processes one prints the line.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from common.distributed import exit_process, is_first_failure, launcher
 from common.errors import CommandError
@@ -30,7 +31,7 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, doc: str = ""):
         super().__init__(description=doc.split("\n")[0], formatter_class=_HelpFormatter)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message} (--help lists all arguments)")
 
 
@@ -90,17 +91,26 @@ def fraction(text: str) -> float:
 
 
 def program() -> list[str]:
-    """Return the words that name the running program: a script's path in the repository, or -m and a module."""
-    path = Path(sys.argv[0]).resolve()
+    """Return the words that name the running program, as they were typed: a script's path, or -m and a module."""
     spec = sys.modules["__main__"].__spec__  # None for a script
-    if spec and spec.origin and Path(spec.origin).resolve() == path:
+    if spec and spec.origin and Path(spec.origin).resolve() == Path(sys.argv[0]).resolve():
         return ["-m", spec.name]
-    return [str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name]
+    return [sys.argv[0]]
 
 
 def command_line() -> str:
-    """Return the running command as it would be typed in the repository's root."""
-    return " ".join([launcher(), *map(shlex.quote, [*program(), *sys.argv[1:]])])
+    """Return the running command as it was typed, for a shell in the repository's root: `cd part1 && python train.py`.
+
+    It names no folder outside the repository: a script that was started from there appears as started from the root.
+    """
+    inside = Path.cwd().is_relative_to(ROOT)
+    folder = Path.cwd() if inside else ROOT
+    words = program()
+    if words[0] != "-m":
+        path = Path(words[0]).resolve()
+        words = [os.path.relpath(path, folder) if path.is_relative_to(ROOT) else path.name]
+    line = " ".join([launcher(), *map(shlex.quote, [*words, *sys.argv[1:]])])
+    return line if folder == ROOT else f"cd {shlex.quote(os.path.relpath(folder, ROOT))} && {line}"
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -119,6 +129,8 @@ def run_command(main: Callable[[], None]) -> None:
         message, exit_code = str(error.strerror or error), 2
         if error.filename:
             message += f": {error.filename}"
+    except ModuleNotFoundError as error:
+        message, exit_code = str(error), 2
     else:
         message, exit_code = "", 0
     if message and is_first_failure(message):

@@ -20,6 +20,12 @@ class Job(NamedTuple):
     run_dir: Path
     arguments: dict[str, Any]
 
+    def with_settings(self, settings: dict[str, Any]) -> "Job":
+        """Return the job with these arguments as well, in a folder whose name ends in them."""
+        ending = "".join(f"_{name}_{value}" for name, value in settings.items())
+        run_dir = self.run_dir.with_name(self.run_dir.name + ending)
+        return self._replace(run_dir=run_dir, arguments={**self.arguments, **settings})
+
 
 class Executor(NamedTuple):
     """Where jobs run, and how many at a time. The other fields hold for each job on SLURM."""

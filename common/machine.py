@@ -12,7 +12,7 @@ import torch
 from common.command import command_line
 from common.distributed import local_cuda_device
 from common.errors import CommandError
-from common.paths import ROOT
+from common.paths import INSTALLED, ROOT
 
 
 def get_device(name: str) -> torch.device:
@@ -39,7 +39,7 @@ def get_device(name: str) -> torch.device:
 def seeded_generator(seed: int, stream: str) -> torch.Generator:
     """Return a CPU generator for one purpose (`stream`), so that a run's weights, data, ... are drawn independently."""
     state = np.random.SeedSequence([seed, *stream.encode()]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))
+    return torch.Generator().manual_seed(int(state) >> 1)  # NumPy 1 does not shift its own 64 bits by an int
 
 
 class GlobalGenerators:
@@ -68,13 +68,49 @@ def provenance() -> dict[str, object]:
     }
 
 
-@cache  # asked once, before the results themselves change the working tree
 def _commit() -> str | None:
+    commit, changed = working_tree()
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+# What experiments and benchmarks write, and what is built from it
+BUILT = (
+    "report/results",
+    "report/figures",
+    "report/tables",
+    "report/numbers.tex",
+    "report/sources.tex",
+    "report/main.pdf",
+    "README.md",
+    "docs/results.md",
+    "docs/speed.md",
+    "benchmarks/scaling.md",
+)
+CODE = (".py", ".c", ".h", ".cpp", ".cu")  # endings of files that can change a result before git knows them
+
+
+@cache  # asked once, at the start: afterwards somebody may edit a file
+def working_tree() -> tuple[str | None, list[str]]:
+    """Return the commit that is checked out and the files that differ from it; (None, []) where there is no checkout.
+
+    Untracked files count if they hold code. Results, and what is built from them, do not count: a sweep that follows
+    another finds them changed.
+    """
+    ours = [".", *(f":(exclude){path}" for path in BUILT)]
+    if INSTALLED:
+        return None, []
     try:
-        command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        commit = _git("rev-parse", "--short=12", "HEAD").strip()
+        status = _git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *ours)
     except (OSError, subprocess.CalledProcessError):  # git is not installed, or this is not a checkout
-        return None
+        return None, []
+    entries = [(entry[:2], entry[3:]) for entry in status.split("\0") if entry]
+    return commit, [path for state, path in entries if state != "??" or path.endswith(CODE)]
+
+
+def _git(*words: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=True).stdout
 
 
 def _hardware() -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import submitit
 from submitit.helpers import DelayedSubmission, as_completed, clean_env
+from submitit.slurm.slurm import SlurmInfoWatcher
 
 from common.errors import CommandError
 from common.jobs import Executor, Job, failure, start
@@ -70,7 +71,7 @@ class Run:
         return DelayedSubmission(Run(self.job, self.threads))
 
 
-class Queue(submitit.slurm.slurm.SlurmInfoWatcher):
+class Queue(SlurmInfoWatcher):
     """The state of jobs, from `squeue`: submitit's `sacct` never sees a job end if SLURM keeps no accounts."""
 
     def _make_command(self) -> list[str] | None:
@@ -100,7 +101,8 @@ def run_on_slurm(jobs: list[Job], executor: Executor, logs: Path) -> Iterator[No
     run_dir_of = {job.job_id: run_dir for run_dir, job in submitted.items()}
     try:
         for ended in as_completed(list(submitted.values()), poll_frequency=1):
-            yield _check(ended, run_dir_of[ended.job_id])
+            _check(ended, run_dir_of[ended.job_id])
+            yield
     except KeyboardInterrupt:
         numbers = " ".join(sorted({job_id.split("_")[0] for job_id in run_dir_of}))
         raise CommandError(
@@ -108,7 +110,7 @@ def run_on_slurm(jobs: list[Job], executor: Executor, logs: Path) -> Iterator[No
         ) from None
 
 
-def queued(jobs: list[Job], logs: Path) -> dict[Path, submitit.SlurmJob]:
+def queued(jobs: list[Job], logs: Path) -> dict[Path, submitit.Job[Any]]:
     """Return those of the jobs that are in SLURM's queue, waiting or running, by run folder.
 
     Raises:
@@ -116,11 +118,12 @@ def queued(jobs: list[Job], logs: Path) -> dict[Path, submitit.SlurmJob]:
         CommandError: it has a job for one of the folders with other arguments.
     """
     run_dirs = {job.run_dir.resolve(): job for job in jobs}
-    found = {}
+    found: dict[Path, submitit.Job[Any]] = {}
     for job_id in _queue():
-        submitted = submitit.SlurmJob(logs, job_id)
+        submitted: submitit.Job[Any] = submitit.SlurmJob(logs, job_id)
         if submitted.paths.submitted_pickle.exists():
-            theirs = submitted.submission().function.job
+            run: Any = submitted.submission().function  # a Run
+            theirs: Job = run.job
             ours = run_dirs.get(theirs.run_dir.resolve())
             if ours and (ours.script, ours.arguments) != (theirs.script, theirs.arguments):
                 raise CommandError(

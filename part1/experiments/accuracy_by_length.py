@@ -1,6 +1,7 @@
 """Accuracy versus palindrome length, over models and seeds (questions 1.3 and 1.6).
 
     python -m part1.experiments.accuracy_by_length --jobs 2
+    python -m part1.experiments.accuracy_by_length --lengths 5 10 15 --seeds 0 --train_steps 200    a sweep of your own
 
 T is the palindrome's length: the network reads T-1 digits and names the last. Two families of curves:
 
@@ -9,21 +10,23 @@ T is the palindrome's length: the network reads T-1 digits and names the last. T
   which also gets tighter clipping, since one spike of the gradient can undo the rotation; chrono for the LSTM.
 
 It can be interrupted at any time: finished runs are kept, the others resumed. The result is
-report/results/part1_accuracy_by_length.csv, one row for each run, and the figure of the same name.
+report/results/part1_accuracy_by_length.csv, one row for each run, and the figure of the same name; those of a sweep of
+your own are with its runs, in runs/part1/accuracy_by_length/.
 """
 
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common.command import positive_int, run_command
-from common.errors import CommandError
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor, Job
+from common.command import non_negative_int, positive_int, run_command
+from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.jobs import Job
 from common.paths import ROOT, short_path
 
 RUNS = ROOT / "runs" / "part1" / "accuracy_by_length"
 NAME = "part1_accuracy_by_length"
+MODELS = ("RNN", "LSTM")
 SETTINGS = {
     ("handout", "RNN"): {},
     ("handout", "LSTM"): {},
@@ -58,52 +61,54 @@ COLUMNS = (
 
 def main() -> None:
     args = build_parser().parse_args()
-    plan = full_plan()
-    chosen = [run for run in plan if run[0] in args.families and run[1] in args.models and run[2] <= args.max_length]
-    if args.draw_only:
+    if args.committed:
         rows = read_results(NAME)
-    elif not chosen:
-        raise CommandError(f"the sweep has no palindromes of at most {args.max_length} digits: raise --max_length")
     else:
-        rows = sweep(chosen, args.runs, args.executor)
-        if chosen == plan:
-            seeds, seconds = sorted({row["seed"] for row in rows}), sum(row["seconds"] for row in rows)
-            write_results(NAME, rows, seeds=seeds, training_seconds=seconds)
+        rows = sweep(chosen_plan(args), args)
+        seeds, seconds = sorted({row["seed"] for row in rows}), sum(row["seconds"] for row in rows)
+        write_results(NAME, rows, args.results, seeds=seeds, training_seconds=seconds)
     for (family, model), lengths in by_curve(rows).items():
         means = ", ".join(f"{T}: {mean(lengths[T]):.3f}" for T in sorted(lengths))
         print(f"{family} {model}, mean accuracy by length: {means}")
-    if args.draw_only or chosen == plan:
-        draw(rows)
-        print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
-    else:
-        print(f"{len(chosen)} of {len(plan)} runs: the results file is written by the whole sweep only")
+    draw(rows, args.figures)
+    print(f"results and figure: {short_path(args.results / NAME)}.csv, {short_path(args.figures / NAME)}.pdf")
 
 
 def full_plan() -> list[tuple[str, str, int, int]]:
+    """Return (family, model, T, seed) of every run of the whole sweep."""
+    return chosen_plan(build_parser().parse_args(["--draw_only"]))
+
+
+def chosen_plan(args: Namespace) -> list[tuple[str, str, int, int]]:
     """Return (family, model, T, seed) of every run: seed by seed, short lengths first, so whole curves show early."""
-    plan = [
-        (family, model, T, seed)
-        for family, model in SETTINGS
-        for T in sorted({*LENGTHS[family], *FALLING.get((family, model), ())})
-        for seed in range(NUM_SEEDS_FALLING if T in FALLING.get((family, model), ()) else NUM_SEEDS)
-    ]
+    plan = []
+    for family, model in chosen_curves(args):
+        falling = FALLING.get((family, model), ())
+        for T in args.lengths or sorted({*LENGTHS[family], *falling}):
+            seeds = args.seeds or range(NUM_SEEDS_FALLING if T in falling else NUM_SEEDS)
+            plan += [(family, model, T, seed) for seed in seeds]
     return sorted(plan, key=lambda run: (run[3], run[2]))
 
 
-def sweep(plan: list[tuple[str, str, int, int]], runs: Path, executor: Executor) -> list[dict[str, Any]]:
-    """Run what is not finished yet, below the folder `runs`, and return one row for each run."""
-    results = run_jobs([training_job(*run, runs) for run in plan], executor)
+def chosen_curves(args: Namespace) -> list[tuple[str, str]]:
+    """Return the chosen keys of SETTINGS, (family, model)."""
+    return [curve for curve in SETTINGS if curve[0] in args.families and curve[1] in args.models]
+
+
+def sweep(plan: list[tuple[str, str, int, int]], args: Namespace) -> list[dict[str, Any]]:
+    """Run what is not finished yet, and return one row for each run."""
+    runs = run_sweep({run: training_job(*run) for run in plan}, args)
     rows = [
         {"family": family, "model": model, "T": T, "seed": seed, **{name: result[name] for name in COLUMNS}}
-        for (family, model, T, seed), result in zip(plan, results)
+        for (family, model, T, seed), (_, result) in runs.items()
     ]
     return sorted(rows, key=lambda row: (row["family"], row["model"], row["T"], row["seed"]))
 
 
-def training_job(family: str, model: str, T: int, seed: int, runs: Path = RUNS) -> Job:
+def training_job(family: str, model: str, T: int, seed: int) -> Job:
     """Return the training run behind one point of a curve."""
     arguments = {"model_type": model, "input_length": T - 1, "seed": seed, "patience": PATIENCE if T >= LONG else 0}
-    return Job("part1/train.py", runs / family / f"{model}_T{T}_seed{seed}", {**arguments, **SETTINGS[family, model]})
+    return Job("part1/train.py", RUNS / family / f"{model}_T{T}_seed{seed}", {**arguments, **SETTINGS[family, model]})
 
 
 def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list[float]]]:
@@ -114,19 +119,23 @@ def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list
     return curves
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
+def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw one panel for each family: the mean over seeds, the range of the seeds as a band, every run as a dot."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
-    figure, panels = new_figure(1, 2, sharey=True)
-    for axes, family in zip(panels, LENGTHS):
-        for k, model in enumerate(("RNN", "LSTM")):
-            draw_curve(axes, by_curve(rows).get((family, model), {}), LINE_STYLES[k], COLOURS[k], MARKERS[k], model)
+    curves = by_curve(rows)
+    families = [family for family in LENGTHS if any(key[0] == family for key in curves)]
+    figure, panels = new_figure(1, len(families), sharey=True)
+    for axes, family in zip(panels, families):
+        for k, model in enumerate(MODELS):
+            if (family, model) in curves:
+                draw_curve(axes, curves[family, model], LINE_STYLES[k], COLOURS[k], MARKERS[k], model)
         axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
         axes.set(xlabel="palindrome length $T$", title=family)
+        axes.locator_params(axis="x", integer=True)
     panels[0].set_ylabel("accuracy on 10,000 fresh palindromes")
     panels[0].legend()
-    save_figure(figure, FIGURES / NAME)
+    save_figure(figure, folder / NAME)
 
 
 def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: str, marker: str, label: str) -> None:
@@ -140,13 +149,26 @@ def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: s
 
 
 def build_parser() -> ExperimentParser:
-    parser = ExperimentParser(__doc__)
-    add = parser.add_argument
-    add("--families", nargs="+", choices=list(LENGTHS), default=list(LENGTHS), help="which curves")
-    add("--models", nargs="+", choices=["RNN", "LSTM"], default=["RNN", "LSTM"], help="which models")
-    add("--max_length", type=positive_int, default=100, help="leave out longer palindromes")
-    add("--runs", type=Path, default=RUNS, help="where the runs' folders are")
+    parser = ExperimentParser(__doc__, "part1/accuracy_by_length")
+    add_curve_selections(parser)
+    parser.add_selection("--lengths", None, "palindrome lengths T (default: those of each curve)", type=length)
+    seeds = f"seeds (default: {NUM_SEEDS} for each length, {NUM_SEEDS_FALLING} where a curve falls)"
+    parser.add_selection("--seeds", None, seeds, type=non_negative_int)
+    parser.add_setting("--train_steps", type=positive_int, default=10_000, help="largest number of steps")
     return parser
+
+
+def add_curve_selections(parser: ExperimentParser) -> None:
+    parser.add_selection("--families", tuple(LENGTHS), "which settings", choices=tuple(LENGTHS))
+    parser.add_selection("--models", MODELS, "which networks", choices=MODELS)
+
+
+def length(text: str) -> int:
+    """Argument type: a palindrome's length T, at least 2: one digit that is read, and the target."""
+    value = int(text)
+    if value < 2:
+        raise ArgumentTypeError(f"must be at least 2, not {text}")
+    return value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ settings of `accuracy_by_length.py`, whose runs are used where they are finished
 report/results/part1_gradient_flow.csv, and the figure of the same name.
 """
 
+import itertools
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.command import run_command
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor
+from common.command import non_negative_int, positive_int, run_command
+from common.experiment import ExperimentParser, read_results, run_sweep, write_results
 from common.machine import seeded_generator
 from common.paths import short_path
 from common.run_folder import load_checkpoint
 from part1.dataset import as_vectors, draw_palindromes
-from part1.experiments.accuracy_by_length import SETTINGS, training_job
+from part1.experiments.accuracy_by_length import (
+    add_curve_selections,
+    chosen_curves,
+    length,
+    training_job,
+)
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
 from recurrence.inputs import input_part
@@ -33,33 +39,28 @@ NAME = "part1_gradient_flow"
 LENGTHS = (10, 30, 60)
 SEEDS = (0, 1, 2)
 NUM_PALINDROMES = 500
-MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
+MODELS: dict[str, type[VanillaRNN | LSTM]] = {"RNN": VanillaRNN, "LSTM": LSTM}
 
 
 def main() -> None:
-    args = ExperimentParser(__doc__).parse_args()
-    if not args.draw_only:
-        write_results(NAME, measure(args.executor), seeds=SEEDS)
-    rows = read_results(NAME)
-    draw(rows)
-    for family, model in SETTINGS:
-        for T in LENGTHS:
-            mean = mean_norms(rows, family, model, T)
-            ratios = ", ".join(
-                f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained")
-            )
-            print(f"{family} {model}, T = {T}: |dL/dh(1)| / |dL/dh(T-1)| = {ratios}")
-    print(f"results and figure: {short_path(FIGURES / NAME)}.pdf, report/results/{NAME}.csv")
+    args = build_parser().parse_args()
+    if not args.committed:
+        write_results(NAME, measure(args), args.results, seeds=args.seeds)
+    rows = read_results(NAME, args.results)
+    curves = {key: mean_norms(rows, *key) for key in dict.fromkeys((r["family"], r["model"], r["T"]) for r in rows)}
+    draw(curves, args.figures)
+    for (family, model, T), mean in curves.items():
+        ratios = ", ".join(f"{mean[moment][0] / mean[moment][-1]:.1e} {moment}" for moment in ("initial", "trained"))
+        print(f"{family} {model}, T = {T}: |dL/dh(1)| / |dL/dh(T-1)| = {ratios}")
+    print(f"results and figure: {short_path(args.figures / NAME)}.pdf, {short_path(args.results / NAME)}.csv")
 
 
-def measure(executor: Executor) -> list[dict[str, Any]]:
+def measure(args: Namespace) -> list[dict[str, Any]]:
     """Return one row for each family, model, length, seed, moment and step t."""
-    plan = [(family, model, T, seed) for family, model in SETTINGS for T in LENGTHS for seed in SEEDS]
-    jobs = [training_job(*run) for run in plan]
-    run_jobs(jobs, executor)
+    plan = [(*curve, T, seed) for curve in chosen_curves(args) for T in args.lengths for seed in args.seeds]
     rows = []
-    for (family, name, T, seed), job in zip(plan, jobs):
-        for moment, norms in gradient_norms(job.run_dir, NUM_PALINDROMES).items():
+    for (family, name, T, seed), (folder, _) in run_sweep({run: training_job(*run) for run in plan}, args).items():
+        for moment, norms in gradient_norms(folder, NUM_PALINDROMES).items():
             rows += [
                 {"family": family, "model": name, "T": T, "seed": seed, "moment": moment, "t": t, "norm": f"{norm:.5e}"}
                 for t, norm in enumerate(norms.tolist(), start=1)
@@ -112,24 +113,38 @@ def mean_norms(rows: list[dict[str, Any]], family: str, model: str, T: int) -> d
     return curves
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
-    """Draw one panel for each model and setting: full lines after training, dotted ones before."""
+def draw(curves: dict[tuple[str, str, int], dict[str, list[float]]], folder: Path) -> None:
+    """Draw one panel for each setting and model: full lines after training, dotted ones before."""
     from common.figure import COLOURS, new_figure, save_figure
 
-    figure, panels = new_figure(2, 2, sharex=True)
-    for axes, (family, model) in zip(panels, SETTINGS):
-        for colour, T in zip(COLOURS, LENGTHS):
+    settings = list(dict.fromkeys((family, model) for family, model, _ in curves))
+    colours = dict(zip(sorted({T for _, _, T in curves}), itertools.cycle(COLOURS)))
+    columns = 1 if len(settings) % 2 else 2  # no panel stays empty
+    figure, panels = new_figure(len(settings) // columns, columns, sharex=True)
+    for axes, (family, model) in zip(panels, settings):
+        for T, colour in colours.items():
             for moment, style in (("initial", ":"), ("trained", "-")):
+                norms = curves.get((family, model, T), {}).get(moment, [])
+                style += "o" if len(norms) == 1 else ""  # a line of one point would not be seen
                 label = f"$T = {T}$" if moment == "trained" else None
-                axes.plot(range(1, T), mean_norms(rows, family, model, T)[moment], style, color=colour, label=label)
+                axes.plot(range(1, len(norms) + 1), norms, style, color=colour, label=label)
         axes.set(yscale="log", title=f"{model}, {family}")
     panels[0].plot([], [], ":", color="0.4", label="before training")
     panels[0].legend()
-    for axes in panels[::2]:
+    for axes in panels[::columns]:
         axes.set_ylabel(r"$\|\partial \mathcal{L} / \partial h^{(t)}\|$")
-    for axes in panels[2:]:
+    for axes in panels[-columns:]:
         axes.set_xlabel("step $t$")
-    save_figure(figure, FIGURES / NAME)
+    save_figure(figure, folder / NAME)
+
+
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part1/gradient_flow")
+    add_curve_selections(parser)
+    parser.add_selection("--lengths", LENGTHS, "palindrome lengths T", type=length)
+    parser.add_selection("--seeds", SEEDS, "seeds", type=non_negative_int)
+    parser.add_setting("--train_steps", type=positive_int, default=10_000, help="largest number of steps")
+    return parser
 
 
 if __name__ == "__main__":

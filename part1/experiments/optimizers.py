@@ -12,14 +12,16 @@ part1_optimizer_paths.csv; the figures have the same names.
 """
 
 import math
+from argparse import Namespace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-from common.command import run_command
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor, Job
+from common.command import non_negative_int, positive_int, run_command
+from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.jobs import Job
 from common.optimizers import OPTIMIZERS
 from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
@@ -35,24 +37,27 @@ LEARNING_RATES = {
     "adadelta": (0.3, 1.0, 3.0),
 }
 SEEDS = (0, 1, 2)
-SETTINGS = {"model_type": "RNN", "input_length": 9, "train_steps": 1_000, "eval_every": 50}
+SETTINGS: dict[str, Any] = {"model_type": "RNN", "input_length": 9, "train_steps": 1_000, "eval_every": 50}
 CURVATURE = torch.tensor([1.0, 50.0])
 START, PATH_STEPS = (-4.0, 1.2), 40
 PATH_LEARNING_RATES = [10 ** (k / 4) for k in range(-16, 9)]  # 1e-4 ... 100
 
 
 def main() -> None:
-    args = ExperimentParser(__doc__).parse_args()
-    if not args.draw_only:
-        curves, grid = train_all(args.executor)
-        write_results(CURVES, curves, seeds=SEEDS, settings=SETTINGS, mean_validation_loss=grid)
-        write_results(PATHS, all_paths(), curvature=CURVATURE.tolist(), start=START)
-    curves, paths = read_results(CURVES), read_results(PATHS)
-    draw_curves(curves)
-    draw_paths(paths)
-    for name in OPTIMIZERS:
+    args = build_parser().parse_args()
+    if not args.committed:
+        curves, grid = train_all(args)
+        settings = {**SETTINGS, **args.settings}
+        write_results(CURVES, curves, args.results, seeds=args.seeds, settings=settings, mean_validation_loss=grid)
+        write_results(PATHS, all_paths(args.optimizers), args.results, curvature=CURVATURE.tolist(), start=START)
+    curves, paths = read_results(CURVES, args.results), read_results(PATHS, args.results)
+    draw_curves(curves, args.train_steps, args.figures)
+    draw_paths(paths, args.figures)
+    for name in dict.fromkeys(row["optimizer"] for row in curves):
         rows = [row for row in curves if row["optimizer"] == name]
-        last = [max((r for r in rows if r["seed"] == seed), key=lambda r: r["step"]) for seed in SEEDS]
+        last = [
+            max((r for r in rows if r["seed"] == seed), key=lambda r: r["step"]) for seed in {r["seed"] for r in rows}
+        ]
         end = [row for row in paths if row["optimizer"] == name][-1]
         steps, loss = mean(row["step"] for row in last), mean(row["validation_loss"] for row in last)
         print(
@@ -61,49 +66,46 @@ def main() -> None:
         print(
             f"    in the valley: learning rate {end['learning_rate']:.2g}, f = {end['f']:.1e} after {PATH_STEPS} steps"
         )
-    print(f"results and figures: {short_path(FIGURES)}/{CURVES}.pdf and {PATHS}.pdf, report/results/ likewise")
+    figures = f"{short_path(args.figures)}/{CURVES}.pdf and {PATHS}.pdf"
+    print(f"results and figures: {figures}, {short_path(args.results)}/ likewise")
 
 
-def train_all(executor: Executor) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+def train_all(args: Namespace) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
     """Return the validation curves at each optimizer's best learning rate, and every rate's mean validation loss."""
-    plan = [(name, lr, seed) for name, rates in LEARNING_RATES.items() for lr in rates for seed in SEEDS]
-    jobs = [
-        Job(
-            "part1/train.py",
-            RUNS / f"{name}_{lr:g}_seed{seed}",
-            {**SETTINGS, "optimizer": name, "learning_rate": lr, "seed": seed},
-        )
-        for name, lr, seed in plan
-    ]
-    run_jobs(jobs, executor)
-    losses = {
-        run: read_metrics(job.run_dir / "metrics.csv")["validation_loss"] for run, job in zip(plan, jobs)
-    }  # [(step, loss), ...]
-    grid = {
-        name: {f"{lr:g}": mean(mean_over_run(losses[name, lr, seed]) for seed in SEEDS) for lr in rates}
-        for name, rates in LEARNING_RATES.items()
-    }
-    best = {name: min(rates, key=lambda lr, name=name: grid[name][f"{lr:g}"]) for name, rates in LEARNING_RATES.items()}
+    plan = [(name, lr, seed) for name in args.optimizers for lr in LEARNING_RATES[name] for seed in args.seeds]
+    runs = run_sweep({run: training_job(*run) for run in plan}, args)
+    losses: dict[tuple[str, float], dict[int, list[tuple[int, float]]]] = {}  # by seed: [(step, loss), ...]
+    for (name, lr, seed), (folder, _) in runs.items():
+        losses.setdefault((name, lr), {})[seed] = read_metrics(folder / "metrics.csv")["validation_loss"]
+    grid: dict[str, dict[float, float]] = {}
+    for (name, lr), by_seed in losses.items():
+        grid.setdefault(name, {})[lr] = mean(mean_over_run(curve, args.train_steps) for curve in by_seed.values())
+    best = {name: min(rates, key=rates.__getitem__) for name, rates in grid.items()}
     rows = [
         {"optimizer": name, "learning_rate": lr, "seed": seed, "step": step, "validation_loss": loss}
-        for name, lr, seed in plan
-        if lr == best[name]
-        for step, loss in losses[name, lr, seed]
+        for name, lr in best.items()
+        for seed, curve in losses[name, lr].items()
+        for step, loss in curve
     ]
-    return rows, grid
+    return rows, {name: {f"{lr:g}": loss for lr, loss in rates.items()} for name, rates in grid.items()}
 
 
-def mean_over_run(losses: list[tuple[int, float]]) -> float:
+def training_job(name: str, lr: float, seed: int) -> Job:
+    arguments = {**SETTINGS, "optimizer": name, "learning_rate": lr, "seed": seed}
+    return Job("part1/train.py", RUNS / f"{name}_{lr:g}_seed{seed}", arguments)
+
+
+def mean_over_run(losses: list[tuple[int, float]], train_steps: int) -> float:
     """Return the mean over all evaluations up to the last possible one; a converged run keeps its last loss."""
-    num_evaluations = SETTINGS["train_steps"] // SETTINGS["eval_every"]
+    num_evaluations = train_steps // SETTINGS["eval_every"]
     values = [loss for _, loss in losses]
     return mean(values + [values[-1]] * (num_evaluations - len(values)))
 
 
-def all_paths() -> list[dict[str, Any]]:
+def all_paths(optimizers: tuple[str, ...] = tuple(OPTIMIZERS)) -> list[dict[str, Any]]:
     """Return every optimizer's path through the valley at its best learning rate."""
     rows = []
-    for name in OPTIMIZERS:
+    for name in optimizers:
         candidates = {lr: path(name, lr) for lr in PATH_LEARNING_RATES}
         lr = min(candidates, key=lambda lr: sum(_or_infinity(f) for _, _, f in candidates[lr]))
         rows += [
@@ -131,32 +133,41 @@ def _or_infinity(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def draw_curves(rows: list[dict[str, Any]]) -> None:
+def draw_curves(rows: list[dict[str, Any]], train_steps: int, folder: Path) -> None:
     """Draw every seed's validation loss against the step; a curve that ends early has converged."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
     figure, (axes,) = new_figure()
-    for k, name in enumerate(OPTIMIZERS):
-        for seed in SEEDS:
+    seeds = sorted({row["seed"] for row in rows})
+    for k, name in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):
+        label = None
+        for seed in seeds:
             chosen = [row for row in rows if (row["optimizer"], row["seed"]) == (name, seed)]
-            label = f"{name} ({chosen[0]['learning_rate']:g})" if seed == SEEDS[0] else None
+            if not chosen:
+                continue
+            label = f"{name} ({chosen[0]['learning_rate']:g})" if label is None else ""
             steps, losses = [row["step"] for row in chosen], [row["validation_loss"] for row in chosen]
-            axes.plot(steps, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, label=label)
-            if steps[-1] < SETTINGS["train_steps"]:
+            marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+            axes.plot(
+                steps, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, marker=marker, label=label
+            )
+            if steps[-1] < train_steps:
                 axes.plot(steps[-1], losses[-1], "o", color=COLOURS[k])
     axes.set(xlabel="training step", ylabel="validation loss (nats)", yscale="log")
     axes.legend(title="optimizer (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
-    save_figure(figure, FIGURES / CURVES)
+    save_figure(figure, folder / CURVES)
 
 
-def draw_paths(rows: list[dict[str, Any]]) -> None:
+def draw_paths(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw one panel for each optimizer: level lines of f and the path."""
     from common.figure import COLOURS, new_figure, save_figure
 
-    figure, panels = new_figure(2, 3, height=1.7, sharex=True, sharey=True)
+    optimizers = list(dict.fromkeys(row["optimizer"] for row in rows))
+    columns = next(columns for columns in (3, 2, 1) if len(optimizers) % columns == 0)  # no panel stays empty
+    figure, panels = new_figure(len(optimizers) // columns, columns, height=1.7, sharex=True, sharey=True)
     x, y = torch.linspace(-4.6, 1.6, 200), torch.linspace(-1.4, 1.4, 200)
     f = 0.5 * (CURVATURE[0] * x[None, :] ** 2 + CURVATURE[1] * y[:, None] ** 2)
-    for k, (axes, name) in enumerate(zip(panels, OPTIMIZERS)):
+    for k, (axes, name) in enumerate(zip(panels, optimizers)):
         chosen = [row for row in rows if row["optimizer"] == name]
         axes.contour(x, y, f, levels=[0.1, 1, 4, 9, 16, 25, 36], colors="0.75", linewidths=0.6)
         axes.plot(
@@ -169,11 +180,20 @@ def draw_paths(rows: list[dict[str, Any]]) -> None:
             ylim=(-1.4, 1.4),
         )
         axes.grid(False)
-    for axes in panels[3:]:
+    for axes in panels[-columns:]:
         axes.set_xlabel("$x$")
-    for axes in panels[::3]:
+    for axes in panels[::columns]:
         axes.set_ylabel("$y$")
-    save_figure(figure, FIGURES / PATHS)
+    save_figure(figure, folder / PATHS)
+
+
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part1/optimizers")
+    parser.add_selection("--optimizers", tuple(OPTIMIZERS), "which optimizers", choices=tuple(OPTIMIZERS))
+    parser.add_selection("--seeds", SEEDS, "seeds", type=non_negative_int)
+    train_steps = SETTINGS["train_steps"]
+    parser.add_setting("--train_steps", type=positive_int, default=train_steps, help="largest number of steps")
+    return parser
 
 
 if __name__ == "__main__":

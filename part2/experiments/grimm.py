@@ -15,14 +15,16 @@ the best weights of the first run, what it writes. Results, each a CSV under rep
 
 import json
 import re
+from argparse import Namespace
 from itertools import pairwise
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import torch
 
-from common.command import run_command
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
+from common.command import non_negative_int, positive_int, run_command
+from common.experiment import ExperimentParser, FinishedRun, read_results, run_sweep, write_results
 from common.jobs import Job
 from common.machine import seeded_generator
 from common.paths import ROOT, short_path
@@ -31,7 +33,7 @@ from part2.dataset import decode, encode, find_text, readable
 from part2.model import TextGenerationModel, load_model
 
 SEEDS = (0, 1, 2)
-DEFAULT = {"txt_file": "assets/grimm.txt", "sample_length": 200}
+DEFAULT: dict[str, Any] = {"txt_file": "assets/grimm.txt", "sample_length": 200}
 UVA_2021 = {
     **DEFAULT,
     "lstm_hidden_dim": 1024,
@@ -43,9 +45,8 @@ UVA_2021 = {
     "num_epochs": 6,
     "eval_every": 127,  # twice an epoch
 }
-JOBS = [
-    Job("part2/train.py", ROOT / "runs" / "part2" / f"grimm_study_seed{k}", {**DEFAULT, "seed": k}) for k in SEEDS
-] + [Job("part2/train.py", ROOT / "runs" / "part2" / "grimm_study_1024", {**UVA_2021, "seed": 0})]
+MODELS = {"default": DEFAULT, "uva2021": UVA_2021}
+RUNS = ROOT / "runs" / "part2"
 TEMPERATURES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2)
 HANDOUT_TEMPERATURES = (0, 0.5, 1, 2)  # 0: greedy
 NUM_TEXTS, TEXT_LENGTH = 64, 200
@@ -64,43 +65,68 @@ PROMPTS = (
 
 
 def main() -> None:
-    args = ExperimentParser(__doc__).parse_args()
-    if not args.draw_only:
-        results = run_jobs(JOBS, args.executor)
-        settings = {"default": DEFAULT, "UvA 2021": UVA_2021}
-        write_results("part2_grimm_curves", curves(), seeds=SEEDS, settings=settings, results=results)
-        write_results("part2_grimm_samples", samples(), seeds=SEEDS[:1])
-        models = [load_model(job.run_dir) for job in JOBS[: len(SEEDS)]]
-        write_results(
-            "part2_grimm_temperatures", temperatures(models), seeds=SEEDS, texts=NUM_TEXTS, length=TEXT_LENGTH
-        )
-        write_results("part2_grimm_texts", texts(*models[0]), seeds=SEEDS[:1])
-        write_results("part2_grimm_completions", completions(*models[0]), seeds=SEEDS[:1])
-    draw_curves(read_results("part2_grimm_curves"))
-    rows = read_results("part2_grimm_temperatures")
-    draw_temperatures(rows)
+    args = build_parser().parse_args()
+    if not args.committed:
+        measure(args)
+    draw_curves(read_results("part2_grimm_curves", args.results), args.figures)
+    rows = read_results("part2_grimm_temperatures", args.results)
+    draw_temperatures(rows, args.figures)
     for tau in TEMPERATURES:
         chosen = [row for row in rows if row["temperature"] == tau]
         shares = ", ".join(
             f"{mean(row[name] for row in chosen):.3f} {name}" for name in ("real_words", "distinct_pairs")
         )
         print(f"temperature {tau:g}: {shares}")
-    figures = f"{short_path(FIGURES)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf"
-    print(f"figures: {figures}; report/results/ likewise")
+    figures = f"{short_path(args.figures)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf"
+    print(f"figures: {figures}; {short_path(args.results)}/ likewise")
 
 
-def curves() -> list[dict[str, Any]]:
+def measure(args: Namespace) -> None:
+    """Run what is not finished yet, and write the results."""
+    runs = run_sweep({(model, seed): training_job(model, seed, args) for model, seed in chosen_plan(args)}, args)
+    first = next(iter(runs))[0]  # the model that writes
+    folders = {seed: folder for (model, seed), (folder, _) in runs.items() if model == first}
+    seeds, results = list(folders), [result for _, result in runs.values()]
+    settings = {model: settings_of(model, args) for model in args.models}
+
+    def write(name: str, rows: list[dict[str, Any]], **provenance: Any) -> None:
+        write_results(f"part2_grimm_{name}", rows, args.results, **provenance)
+
+    write("curves", curves(runs), seeds=seeds, settings=settings, results=results)
+    write("samples", samples(folders[seeds[0]]), seeds=seeds[:1])
+    models = {seed: load_model(folder) for seed, folder in folders.items()}
+    write("temperatures", temperatures(models), seeds=seeds, texts=NUM_TEXTS, length=TEXT_LENGTH)
+    write("texts", texts(*models[seeds[0]]), seeds=seeds[:1])
+    write("completions", completions(*models[seeds[0]]), seeds=seeds[:1])
+
+
+def chosen_plan(args: Namespace) -> list[tuple[str, int]]:
+    """Return (model, seed) of every run."""
+    seeds = {"default": args.seeds or SEEDS, "uva2021": args.seeds or SEEDS[:1]}
+    return [(model, seed) for model in args.models for seed in seeds[model]]
+
+
+def training_job(model: str, seed: int, args: Namespace) -> Job:
+    name = f"seed{seed}" if model == "default" else "1024" if seed == SEEDS[0] else f"1024_seed{seed}"
+    return Job("part2/train.py", RUNS / f"grimm_study_{name}", {**settings_of(model, args), "seed": seed})
+
+
+def settings_of(model: str, args: Namespace) -> dict[str, Any]:
+    """Return the arguments of a model's runs; --train_steps takes the place of its epochs."""
+    settings = {**MODELS[model], **args.settings}
+    if "train_steps" in settings:
+        settings.pop("num_epochs", None)
+    return settings
+
+
+def curves(runs: dict[tuple[str, int], FinishedRun]) -> list[dict[str, Any]]:
     """Return one row for each evaluation of each run."""
     rows = []
-    for job in JOBS:
-        metrics = {name: dict(pairs) for name, pairs in read_metrics(job.run_dir / "metrics.csv").items()}
+    for (model, seed), (folder, _) in runs.items():
+        metrics = {name: dict(pairs) for name, pairs in read_metrics(folder / "metrics.csv").items()}
         last = 0
         for step in metrics["held_out_loss"]:
-            row = {
-                "lstm_hidden_dim": job.arguments.get("lstm_hidden_dim", 128),
-                "seed": job.arguments["seed"],
-                "step": step,
-            }
+            row = {"lstm_hidden_dim": MODELS[model].get("lstm_hidden_dim", 128), "seed": seed, "step": step}
             for name in ("loss", "accuracy"):
                 row[name] = f"{mean(value for k, value in metrics[name].items() if last < k <= step):.5f}"
                 row[f"held_out_{name}"] = f"{metrics[f'held_out_{name}'][step]:.5f}"
@@ -109,17 +135,17 @@ def curves() -> list[dict[str, Any]]:
     return rows
 
 
-def samples() -> list[dict[str, Any]]:
-    """Return the greedy texts of the first run's five stages."""
-    stages = json.loads((JOBS[0].run_dir / "samples.json").read_text(encoding="utf-8"))
+def samples(folder: Path) -> list[dict[str, Any]]:
+    """Return the greedy texts of a run's five stages."""
+    stages = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
     return [{"step": stage["step"], "text": readable(text)} for stage in stages for text in stage["texts"]]
 
 
-def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> list[dict[str, Any]]:
+def temperatures(models: dict[int, tuple[TextGenerationModel, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return, for each run and temperature, how varied and how real the words of many texts are."""
     book = set(words(find_text(DEFAULT["txt_file"]).read_text(encoding="utf-8")))
     rows = []
-    for seed, (model, checkpoint) in zip(SEEDS, models):
+    for seed, (model, checkpoint) in models.items():
         for tau in TEMPERATURES:
             generator = seeded_generator(seed, f"temperature {tau:g}")
             numbers = model.sample(NUM_TEXTS, TEXT_LENGTH, tau, generator)  # (TEXT_LENGTH, NUM_TEXTS)
@@ -131,12 +157,17 @@ def temperatures(models: list[tuple[TextGenerationModel, dict[str, Any]]]) -> li
                 {
                     "seed": seed,
                     "temperature": tau,
-                    "real_words": f"{mean(word in book for word in single):.4f}",
-                    "distinct_words": f"{len(set(single)) / len(single):.4f}",
-                    "distinct_pairs": f"{len(set(pairs)) / len(pairs):.4f}",
+                    "real_words": f"{share(sum(word in book for word in single), single):.4f}",
+                    "distinct_words": f"{share(len(set(single)), single):.4f}",
+                    "distinct_pairs": f"{share(len(set(pairs)), pairs):.4f}",
                 }
             )
     return rows
+
+
+def share(number: int, words: list[Any]) -> float:
+    """Return the share of the words that are so many; 0 where a model that has hardly learnt has written none."""
+    return number / max(1, len(words))
 
 
 def texts(model: TextGenerationModel, checkpoint: dict[str, Any]) -> list[dict[str, Any]]:
@@ -165,31 +196,35 @@ def words(text: str) -> list[str]:
     return re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower())
 
 
-def draw_curves(rows: list[dict[str, Any]]) -> None:
+def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw loss and accuracy of every run against the characters read."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
     figure, panels = new_figure(1, 2, height=2.6)
+    runs = dict.fromkeys((row["lstm_hidden_dim"], row["seed"]) for row in rows)
     for axes, name in zip(panels, ("loss", "accuracy")):
-        for k, n in enumerate((128, 1024)):
+        labelled = set()
+        for n, seed in runs:
             characters = 30 * (64 if n == 128 else 128) / 1e6
-            for seed in SEEDS:
-                chosen = [row for row in rows if (row["lstm_hidden_dim"], row["seed"]) == (n, seed)]
-                read = [row["step"] * characters for row in chosen]
-                label = f"{'2 x 128' if n == 128 else '1 x 1024'} units" if seed == SEEDS[0] else None
-                style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "linewidth": 0.9}
-                axes.plot(
-                    read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out"
-                )
-                axes.plot(read, [row[name] for row in chosen], **style, alpha=0.4, label=label and f"{label}, training")
+            chosen = [row for row in rows if (row["lstm_hidden_dim"], row["seed"]) == (n, seed)]
+            read = [row["step"] * characters for row in chosen]
+            k = 0 if n == 128 else 1
+            style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "linewidth": 0.9}
+            style["marker"] = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+            label = f"{'2 x 128' if n == 128 else '1 x 1024'} units" if n not in labelled else None
+            labelled.add(n)
+            axes.plot(read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out")
+            axes.plot(read, [row[name] for row in chosen], **style, alpha=0.4, label=label and f"{label}, training")
         axes.set(xlabel="characters read (millions)", ylabel="cross-entropy (nats)" if name == "loss" else name)
-    panels[0].set_ylim(top=2.2)
-    panels[1].set_ylim(bottom=0.4)
+    # The first steps, far off, are left out
+    if min(row["held_out_loss"] for row in rows) < 2:
+        panels[0].set_ylim(top=2.2)
+        panels[1].set_ylim(bottom=0.4)
     panels[0].legend()
-    save_figure(figure, FIGURES / "part2_grimm_curves")
+    save_figure(figure, folder / "part2_grimm_curves")
 
 
-def draw_temperatures(rows: list[dict[str, Any]]) -> None:
+def draw_temperatures(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw the share of real words and of distinct word pairs against the temperature, a dot a run."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
@@ -203,7 +238,16 @@ def draw_temperatures(rows: list[dict[str, Any]]) -> None:
         axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])
     axes.set(xlabel="temperature (0: the likeliest character)", ylabel="share", ylim=(0, 1.03))
     axes.legend()
-    save_figure(figure, FIGURES / "part2_grimm_temperatures")
+    save_figure(figure, folder / "part2_grimm_temperatures")
+
+
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part2/grimm_study")
+    parser.add_selection("--models", tuple(MODELS), "train.py's default, or UvA 2021's", choices=tuple(MODELS))
+    parser.add_selection("--seeds", None, "seeds (default: 0 1 2; of UvA 2021's model 0)", type=non_negative_int)
+    train_steps = "number of steps (default: 10000; of UvA 2021's model 6 epochs)"
+    parser.add_setting("--train_steps", type=positive_int, help=train_steps)
+    return parser
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.command import run_command
+from common.command import non_negative_int, positive_int, run_command
 from common.data import find_data
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor, Job
+from common.errors import CommandError
+from common.experiment import ExperimentParser, FinishedRun, read_results, run_sweep, write_results
+from common.jobs import Job
 from common.paths import ROOT, short_path
 from common.run_folder import load_checkpoint, read_metrics
 from part3.qm9.data import EDGE_ATTR_DIM, Z_ONE_HOT_DIM, get_labels, split_and_scale
@@ -34,6 +35,7 @@ NAME = "part3_qm9"
 RUNS = ROOT / "runs" / "part3" / "qm9" / "compare"
 TABLE = "qm9/qm9_g4mp2.csv"
 NUM_FEW, SEEDS_FEW, SEEDS_ALL = 20_000, (0, 1, 2), (0,)
+ALL = 0  # as a number of training molecules
 DEEP = {
     "model": "gnn",
     "gnn_num_blocks": 4,
@@ -43,13 +45,15 @@ DEEP = {
     "schedule": "cosine",
     "max_norm": 1.0,
 }
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "MLP": {"model": "mlp"},
     "MLP, trained on renumbered atoms": {"model": "mlp", "permute_training": True},
     "GNN": {"model": "gnn"},  # the course's
     "deep GNN": DEEP,
     "deep GNN with rings": {**DEEP, "max_ring": 6},
 }
+# On the command line
+SHORT_NAMES = dict(zip(("mlp", "mlp_renumbered", "gnn", "deep_gnn", "deep_gnn_rings"), MODELS))
 EPOCHS = {model: (36, 24) if "deep" in model else (20, 40) for model in MODELS}  # on all molecules, on 20,000
 BEST = "deep GNN with rings"
 COLUMNS = (
@@ -69,19 +73,12 @@ COLUMNS = (
 
 
 def main() -> None:
-    parser = ExperimentParser(__doc__)
-    parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
-    args = parser.parse_args()
-    if not args.draw_only:
-        table = find_data(TABLE, args.data_dir)
-        molecules = read_smiles_csv(table)  # fills the cache before several runs need it at once
-        rows = measure(table, int((molecules.splits == SPLITS.index("train")).sum()), args.executor)
-        write_results(NAME, rows, seeds=[*SEEDS_FEW], training_seconds=sum(row["seconds"] for row in rows))
-        write_results(f"{NAME}_curves", curves())
-        write_results(f"{NAME}_limits", limits(table, molecules))
-    rows, losses = read_results(NAME), read_results(f"{NAME}_curves")
-    draw_curves(rows, losses)
-    draw_errors(rows)
+    args = build_parser().parse_args()
+    if not args.committed:
+        measure(args)
+    rows, losses = read_results(NAME, args.results), read_results(f"{NAME}_curves", args.results)
+    draw_curves(rows, losses, args.figures)
+    draw_errors(rows, args.figures)
     for (model, num_train), chosen in by_model(rows).items():
         error = mean(row["test_mae_mev"] for row in chosen)
         permuted = mean(row["permuted_test_mae_mev"] for row in chosen)
@@ -91,52 +88,80 @@ def main() -> None:
             f"{permuted:.1f} meV; {counts / error:.2f} times lower than a linear fit to the counts of atoms and bonds "
             f"({counts:.1f} meV)"
         )
-    for row in read_results(f"{NAME}_limits"):
-        print(f"{row['what']}: {row['mev']} meV ({row['molecules']:,} molecules)")
-    print(f"results and figures: report/results/{NAME}*.csv, {short_path(FIGURES / NAME)}_*.pdf")
+    if args.whole:
+        for row in read_results(f"{NAME}_limits"):
+            print(f"{row['what']}: {row['mev']} meV ({row['molecules']:,} molecules)")
+    print(f"results and figures: {short_path(args.results / NAME)}*.csv, {short_path(args.figures / NAME)}_*.pdf")
 
 
-def run_folder(model: str, num_train: int | None, seed: int) -> Path:
+def measure(args: Namespace) -> None:
+    """Run what is not finished yet, and write the results."""
+    table = find_data(TABLE, args.data_dir)
+    molecules = read_smiles_csv(table)  # fills the cache before several runs need it at once
+    num_all = int((molecules.splits == SPLITS.index("train")).sum())
+    if max(args.num_train) > num_all:
+        raise CommandError(f"argument --num_train: there are {num_all} training molecules, not {max(args.num_train)}")
+    runs = run_sweep({run: training_job(*run, table) for run in chosen_plan(args)}, args)
+    rows = table_of(runs, num_all)
+    seeds, seconds = sorted({row["seed"] for row in rows}), sum(row["seconds"] for row in rows)
+    write_results(NAME, rows, args.results, seeds=seeds, training_seconds=seconds)
+    write_results(f"{NAME}_curves", curves(runs), args.results)
+    if args.whole:
+        best = runs[BEST, ALL, SEEDS_ALL[0]].folder
+        write_results(f"{NAME}_limits", limits(table, molecules, best), args.results)
+
+
+def full_plan() -> list[tuple[str, int, int]]:
+    """Return (model, training molecules or ALL, seed) of every run of the whole sweep."""
+    return chosen_plan(build_parser().parse_args(["--draw_only"]))
+
+
+def chosen_plan(args: Namespace) -> list[tuple[str, int, int]]:
+    """Return (model, training molecules or ALL, seed) of every run, the longest first."""
+    models = [SHORT_NAMES[name] for name in reversed(args.models)]
+    plan: list[tuple[str, int, int]] = []
+    for num_train in args.num_train:
+        seeds = args.seeds or (SEEDS_ALL if num_train == ALL else SEEDS_FEW)
+        plan += product(models, [num_train], seeds)
+    return plan
+
+
+def training_job(model: str, num_train: int, seed: int, table: Path) -> Job:
     name = model.replace(",", "").replace(" ", "_")
-    return RUNS / f"{name}_{num_train or 'all'}_seed{seed}"
+    epochs_all, epochs_few = EPOCHS[model]
+    arguments = {"smiles_csv": str(table), **MODELS[model], "epochs": epochs_all, "seed": seed}
+    if num_train:
+        arguments |= {"num_train": num_train, "epochs": epochs_few}
+    return Job("part3/qm9/train.py", RUNS / f"{name}_{num_train or 'all'}_seed{seed}", arguments)
 
 
-def plan() -> list[tuple[str, int | None, int]]:
-    """Return (model, training molecules or None for all, seed) of every run, the longest first."""
-    models = list(reversed(MODELS))
-    return [*product(models, [None], SEEDS_ALL), *product(models, [NUM_FEW], SEEDS_FEW)]
-
-
-def measure(table: Path, num_all: int, executor: Executor) -> list[dict[str, Any]]:
-    """Run what is not finished yet and return one row a run."""
-    jobs = []
-    for model, num_train, seed in plan():
-        epochs_all, epochs_few = EPOCHS[model]
-        arguments = {"smiles_csv": str(table), **MODELS[model], "epochs": epochs_all, "seed": seed}
-        if num_train:
-            arguments |= {"num_train": num_train, "epochs": epochs_few}
-        jobs.append(Job("part3/qm9/train.py", run_folder(model, num_train, seed), arguments))
+def table_of(runs: dict[tuple[str, int, int], FinishedRun], num_all: int) -> list[dict[str, Any]]:
+    """Return one row a run."""
     rows = []
-    for (model, num_train, seed), result in zip(plan(), run_jobs(jobs, executor)):
+    for (model, num_train, seed), (_, result) in runs.items():
         row = {"model": model, "num_train": num_train or num_all, "seed": seed}
         rows.append(row | {name: result[name] for name in COLUMNS})
     return sorted(rows, key=lambda row: (list(MODELS).index(row["model"]), -row["num_train"], row["seed"]))
 
 
-def curves() -> list[dict[str, Any]]:
+def curves(runs: dict[tuple[str, int, int], FinishedRun]) -> list[dict[str, Any]]:
     """Return the validation loss after every epoch of every run."""
     rows = []
-    for model, num_train, seed in plan():
-        losses = read_metrics(run_folder(model, num_train, seed) / "metrics.csv")["validation_loss"]
+    for (model, num_train, seed), (folder, _) in runs.items():
+        losses = read_metrics(folder / "metrics.csv")["validation_loss"]
         for epoch, (_, loss) in enumerate(losses, start=1):
             row = {"model": model, "subset": num_train or "all", "seed": seed, "epoch": epoch}
             rows.append(row | {"validation_loss": f"{loss:.6f}"})
     return rows
 
 
-def limits(table: Path, molecules: Molecules) -> list[dict[str, Any]]:
-    """Return what limits the best model: its error by kind of molecule, and molecules that it cannot tell apart."""
-    error = errors_of_the_best(molecules)
+def limits(table: Path, molecules: Molecules, best: Path) -> list[dict[str, Any]]:
+    """Return what limits the best model: its error by kind of molecule, and molecules that it cannot tell apart.
+
+    Args:
+        best: its run folder.
+    """
+    error = errors_of(best, molecules)
     with table.open(encoding="utf-8", newline="") as file:
         smiles = [line["smiles"] for line in csv.DictReader(file) if line["split"] == "test"]
     test = molecules.take((molecules.splits == SPLITS.index("test")).nonzero().squeeze(1))
@@ -153,9 +178,9 @@ def limits(table: Path, molecules: Molecules) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def errors_of_the_best(molecules: Molecules) -> Tensor:
-    """Return the best model's absolute error on each test molecule, in meV."""
-    checkpoint = load_checkpoint(run_folder(BEST, None, SEEDS_ALL[0]) / "best.pt")
+def errors_of(folder: Path, molecules: Molecules) -> Tensor:
+    """Return a run's absolute error on each test molecule, in meV."""
+    checkpoint = load_checkpoint(folder / "best.pt")
     model = build_model(Namespace(**checkpoint["arguments"])).eval()
     model.load_state_dict(checkpoint["model"])
     _, _, test = split_and_scale(molecules)
@@ -215,65 +240,88 @@ def by_model(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str,
     return groups
 
 
-def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]]) -> None:
-    """Draw the validation loss against the epoch: all training molecules on the left, 20,000 on the right."""
+def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the validation loss against the epoch: one panel for each number of training molecules, all on the left."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
-    figure, panels = new_figure(1, 2, height=2.9, sharey=True)
-    num_all = max(row["num_train"] for row in rows)
-    for axes, subset, num_train in ((panels[0], "all", num_all), (panels[1], NUM_FEW, NUM_FEW)):
+    sizes = sorted({row["num_train"] for row in rows}, reverse=True)
+    figure, panels = new_figure(1, len(sizes), height=2.9, sharey=True)
+    labelled = set()
+    for axes, num_train in zip(panels, sizes):
+        mine = [row for row in rows if row["num_train"] == num_train]
         for k, model in enumerate(MODELS):
-            by_seed: dict[int, list[dict[str, Any]]] = {}
-            for row in losses:
-                if row["model"] == model and row["subset"] == subset:
-                    by_seed.setdefault(row["seed"], []).append(row)
-            for seed in sorted(by_seed):
-                epochs = [row["epoch"] for row in by_seed[seed]]
-                values = [row["validation_loss"] for row in by_seed[seed]]
-                label = model if seed == 0 and subset == "all" else None
-                axes.plot(epochs, values, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label, linewidth=1)
-        counts = mean(row["counts_loss"] for row in rows if row["num_train"] == num_train)
-        label = "counts of atoms and bonds" if subset == "all" else None
+            for seed in [row["seed"] for row in mine if row["model"] == model]:
+                chosen = [
+                    r for r in losses if (r["model"], r["seed"]) == (model, seed) and size_of(r, sizes) == num_train
+                ]
+                epochs, values = [row["epoch"] for row in chosen], [row["validation_loss"] for row in chosen]
+                marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+                style: dict[str, Any] = {"linestyle": LINE_STYLES[k], "color": COLOURS[k], "marker": marker}
+                axes.plot(epochs, values, **style, linewidth=1, label=None if model in labelled else model)
+                labelled.add(model)
+        label = None if axes is not panels[0] else "counts of atoms and bonds"
+        counts = mean(row["counts_loss"] for row in mine)
         axes.axhline(counts, color="0.4", linewidth=0.8, linestyle=":", label=label)
         axes.set(xlabel="epoch", title=f"{num_train:,} training molecules", yscale="log")
     panels[0].set_ylabel("validation loss (z-scores, squared)")
     figure.legend(loc="outside lower center", ncols=2)
-    save_figure(figure, FIGURES / f"{NAME}_curves")
+    save_figure(figure, folder / f"{NAME}_curves")
 
 
-def draw_errors(rows: list[dict[str, Any]]) -> None:
+def size_of(row: dict[str, Any], sizes: list[int]) -> int:
+    """Return the number of training molecules of a row of the curves, which says "all" for the largest."""
+    return sizes[0] if row["subset"] == "all" else row["subset"]
+
+
+def draw_errors(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw every run's test error, with the atoms numbered as given and renumbered."""
     from common.figure import COLOURS, new_figure, save_figure
 
     figure, (axes,) = new_figure(height=2.9)
     num_all = max(row["num_train"] for row in rows)
+    few = sorted({row["num_train"] for row in rows} - {num_all})
+    models = [model for model in MODELS if any(row["model"] == model for row in rows)]
     for row in rows:
         on_all = row["num_train"] == num_all
         number = list(MODELS).index(row["model"])
-        y = len(MODELS) - 1 - number + (0.15 if on_all else -0.15)
+        y = len(models) - 1 - models.index(row["model"]) + (0.15 if on_all else -0.15)
         size = 6 if on_all else 3.5
-        style = {"marker": "o", "linestyle": "", "color": COLOURS[number]}
+        style: dict[str, Any] = {"marker": "o", "linestyle": "", "color": COLOURS[number]}
         axes.plot(row["permuted_test_mae_mev"], y, markersize=size + 2, markerfacecolor="none", **style)
         axes.plot(row["test_mae_mev"], y, markersize=size, **style)
     axes.plot([], [], "o", color="0.4", label="atoms as numbered in the SMILES", markersize=6)
     axes.plot([], [], "o", color="0.4", label="atoms renumbered", markersize=8, markerfacecolor="none")
-    axes.plot([], [], "o", color="0.4", label=f"{NUM_FEW:,} training molecules only", markersize=3.5)
+    if few:
+        label = f"{' or '.join(f'{number:,}' for number in few)} training molecules only"
+        axes.plot([], [], "o", color="0.4", label=label, markersize=3.5)
 
     def mark(label: str, value: float) -> None:
         axes.axvline(value, color="0.4", linewidth=0.8, linestyle=":")
-        axes.text(value, len(MODELS) - 0.35, label, ha="center", va="bottom", fontsize=7, color="0.3")
+        axes.text(value, len(models) - 0.35, label, ha="center", va="bottom", fontsize=7, color="0.3")
 
     rows_all = [row for row in rows if row["num_train"] == num_all]
     mark("chemical\naccuracy", 1000 * KCAL_PER_MOL)
     mark("counts of atoms\nand bonds", mean(row["counts_mae_mev"] for row in rows_all))
     mark("training\nmean", mean(row["mean_mae_mev"] for row in rows_all))
-    axes.set(xscale="log", xlabel="mean absolute error on the test molecules (meV)", ylim=(-0.6, len(MODELS) - 0.4))
+    axes.set(xscale="log", xlabel="mean absolute error on the test molecules (meV)", ylim=(-0.6, len(models) - 0.4))
     ticks = (30, 100, 300, 1_000, 3_000, 10_000)
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_yticks(range(len(MODELS)), [model.replace(", ", ",\n") for model in reversed(MODELS)])
+    axes.set_yticks(range(len(models)), [model.replace(", ", ",\n") for model in reversed(models)])
     figure.legend(loc="outside lower center", ncols=3)
-    save_figure(figure, FIGURES / f"{NAME}_errors")
+    save_figure(figure, folder / f"{NAME}_errors")
+
+
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part3/qm9/compare")
+    parser.add_selection("--models", tuple(SHORT_NAMES), "which networks", choices=tuple(SHORT_NAMES))
+    num_train = f"numbers of training molecules, {ALL} for all of them"
+    parser.add_selection("--num_train", (ALL, NUM_FEW), num_train, type=non_negative_int)
+    parser.add_selection("--seeds", None, "seeds (default: 0 with all molecules, else 0 1 2)", type=non_negative_int)
+    epochs = "passes over the training molecules (default: 20 to 40, by network and number)"
+    parser.add_setting("--epochs", type=positive_int, help=epochs)
+    parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,42 +7,46 @@ Writes report/results/part4_numpy.csv, one row for each seed and epoch, and the 
 `test_accuracy` and `linear_test_accuracy` are those of the run's best epochs, the same in each of its rows.
 """
 
+from argparse import ArgumentTypeError, Namespace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from common.command import run_command
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor, Job
+from common.command import non_negative_int, positive_int, run_command
+from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.jobs import Job
 from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
-from part4.cifar10 import load_images
+from part4.cifar10 import DATASETS, load_images
 
 NAME = "part4_numpy"
 SETTINGS, SEEDS = {"dataset": "cifar10"}, (0, 1, 2)
+BATCH_SIZE = 128  # the default of both training scripts
 RUNS = ROOT / "runs" / "part4" / "numpy"
 MODELS = {"": "NumPy network", "linear_": "linear classifier"}  # by the prefix of their columns
 
 
 def main() -> None:
-    args = ExperimentParser(__doc__).parse_args()
-    if not args.draw_only:
-        write_results(NAME, train_all(args.executor), seeds=SEEDS)
-    rows = read_results(NAME)
+    args = build_parser().parse_args()
+    if not args.committed:
+        rows = train_all(args)
+        write_results(NAME, rows, args.results, seeds=list(dict.fromkeys(row["seed"] for row in rows)))
+    rows = read_results(NAME, args.results)
     for prefix, model in MODELS.items():
         by_seed = {row["seed"]: float(row[f"{prefix}test_accuracy"]) for row in rows}
         accuracies = list(by_seed.values())
         print(f"{model}, {rows[0]['images']}: test accuracy {mean(accuracies):.4f}, by seed {accuracies}")
-    draw(rows)
-    print(f"results and figure: report/results/{NAME}.csv, {short_path(FIGURES / NAME)}.pdf")
+    draw(rows, args.figures)
+    print(f"results and figure: {short_path(args.results / NAME)}.csv, {short_path(args.figures / NAME)}.pdf")
 
 
-def train_all(executor: Executor) -> list[dict[str, Any]]:
+def train_all(args: Namespace) -> list[dict[str, Any]]:
     """Return one row for each seed and epoch."""
-    load_images(SETTINGS["dataset"])  # fills the cache before several runs need it at once
-    jobs = [Job("part4/train_numpy.py", RUNS / f"seed{seed}", {**SETTINGS, "seed": seed}) for seed in SEEDS]
+    load_images(args.dataset, num_train=args.num_train)  # fills the cache before several runs need it at once
+    jobs = {seed: Job("part4/train_numpy.py", RUNS / f"seed{seed}", {**SETTINGS, "seed": seed}) for seed in args.seeds}
     rows = []
-    for seed, job, result in zip(SEEDS, jobs, run_jobs(jobs, executor)):
-        metrics = read_metrics(job.run_dir / "metrics.csv")
+    for seed, (folder, result) in run_sweep(jobs, args).items():
+        metrics = read_metrics(folder / "metrics.csv")
         kept = {key: result[key] for key in ("images", "test_accuracy", "linear_test_accuracy", "seconds")}
         linear_accuracies = dict(metrics["linear_validation_accuracy"])  # by step
         for epoch, (step, accuracy) in enumerate(metrics["validation_accuracy"], start=1):
@@ -51,20 +55,41 @@ def train_all(executor: Executor) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(rows: list[dict[str, Any]]) -> None:
+def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw validation accuracy by epoch, one line for each model and seed."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
     figure, (axes,) = new_figure()
+    seeds = list(dict.fromkeys(row["seed"] for row in rows))
     for k, (prefix, model) in enumerate(MODELS.items()):
-        for seed in SEEDS:
+        for seed in seeds:
             chosen = [row for row in rows if row["seed"] == seed]
             epochs = [row["epoch"] for row in chosen]
-            style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "label": model if seed == SEEDS[0] else None}
+            style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k]}
+            style["label"] = model if seed == seeds[0] else None
+            style["marker"] = "." if len(chosen) == 1 else None  # a line of one point would not be seen
             axes.plot(epochs, [row[f"{prefix}validation_accuracy"] for row in chosen], **style)
     axes.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, None))
     axes.legend()
-    save_figure(figure, FIGURES / NAME)
+    save_figure(figure, folder / NAME)
+
+
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part4/numpy")
+    parser.add_selection("--seeds", SEEDS, "seeds", type=non_negative_int)
+    parser.add_setting("--dataset", choices=DATASETS, default=SETTINGS["dataset"], help="synthetic: coloured shapes")
+    parser.add_setting("--num_train", type=num_images, help="number of training images (default: all)")
+    epochs = {"default": 10, "help": "passes over the training images"}
+    parser.add_setting("--epochs", "--num_epochs", dest="num_epochs", type=positive_int, **epochs)
+    return parser
+
+
+def num_images(text: str) -> int:
+    """Argument type: a number of training images that fill a batch of the training scripts."""
+    value = int(text)
+    if value < BATCH_SIZE:
+        raise ArgumentTypeError(f"must be at least {BATCH_SIZE}, a batch, not {text}")
+    return value
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Accuracy of trained networks on clean and on corrupted images, and their corruption errors (question 1.2).
 
     python -m part4.experiments.robustness --jobs 2                      train the five networks, then test them
+    python -m part4.experiments.robustness --models debug vgg11 --dataset synthetic --epochs 1      a sweep of your own
     python -m part4.experiments.robustness --runs RUN ... --name mine    test runs of your own, one for each network
 
 With E_s the top-1 error at severity s of a corruption, E_clean the one on clean images, and R for ResNet-18:
@@ -14,8 +15,8 @@ what the corruption adds.
 
 The results are CSV files under report/results/ with a .json beside each: NAME_training (one row for each network),
 NAME_curves (one for each epoch), NAME_robustness (one for each test set) and NAME_corruption_errors; the figures have
-similar names. The column `images` tells JPEG copies from the original images: with copies, even the "clean" images have
-been through JPEG.
+similar names. Those of a sweep of your own are in runs/part4/robustness/. The column `images` tells JPEG copies from
+the original images: with copies, even the "clean" images have been through JPEG.
 """
 
 import json
@@ -29,15 +30,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.command import run_command
+from common.command import non_negative_int, positive_int, run_command
 from common.errors import CommandError
-from common.experiment import FIGURES, ExperimentParser, read_results, run_jobs, write_results
-from common.jobs import Executor, Job
+from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.jobs import Job
 from common.machine import get_device
 from common.paths import ROOT, short_path
 from common.run_folder import load_checkpoint, read_metrics
-from part4.cifar10 import ImageData, load_images, normalise, to_unit
+from part4.cifar10 import DATASETS, ImageData, load_images, normalise, to_unit
 from part4.corruptions import CORRUPTIONS, SEVERITIES
+from part4.experiments.numpy_network import num_images
 from part4.networks import ARCHITECTURES, get_model
 
 # A tenth of the handout's epochs, in bfloat16: as much as a CPU can do.
@@ -73,42 +75,42 @@ class Run(NamedTuple):
 
 
 def main() -> None:
-    args = parse_arguments()
-    name = args.name or ("" if args.runs else "part4")  # without a name, nothing is written
-    if args.draw_only:
-        rows, curves = read_results(f"{name}_robustness"), read_results(f"{name}_curves")
-    else:
-        device = get_device(args.device)
-        folders = [Path(folder) for folder in args.runs] if args.runs else train_all(args.data_dir, args.executor)
-        runs = [load_run(folder, device) for folder in folders]
-        check_together(runs)
-        data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
-        rows, curves = measure(runs, data, device), training_curves(runs)
-        if name:
-            seeds = sorted({run.config["arguments"]["seed"] for run in runs})
-            write_results(f"{name}_training", training_table(runs), seeds=seeds)
-            write_results(f"{name}_curves", curves, seeds=seeds)
-            write_results(f"{name}_robustness", rows, seeds=seeds)
-            if errors := corruption_errors(rows):
-                write_results(f"{name}_corruption_errors", errors, seeds=seeds, reference=REFERENCE)
+    args = build_parser().parse_args()
+    if not args.committed:
+        write_all(args)
+    rows, curves = (read_results(f"{args.name}_{table}", args.results) for table in ("robustness", "curves"))
     print_tables(rows)
-    if not name:
-        print("nothing was written: give results and figures a name with --name to keep them")
-        return
-    draw_severities(rows, FIGURES / f"{name}_robustness")
-    draw_curves(curves, FIGURES / f"{name}_curves")
+    draw_severities(rows, args.figures / f"{args.name}_robustness")
+    draw_curves(curves, args.figures / f"{args.name}_curves")
     if any(row["model"] == REFERENCE for row in rows):
-        draw_reference(rows, FIGURES / f"{name}_resnet18")
-    print(f"results: report/results/{name}_*.csv; figures: {short_path(FIGURES)}/{name}_*.pdf")
+        draw_reference(rows, args.figures / f"{args.name}_resnet18")
+    results, figures = short_path(args.results / args.name), short_path(args.figures / args.name)
+    print(f"results: {results}_*.csv; figures: {figures}_*.pdf")
 
 
-def train_all(data_dir: str | None, executor: Executor) -> list[Path]:
-    """Train the five networks, and return their run folders."""
-    load_images(SETTINGS["dataset"], data_dir)  # fills the cache before several runs need it at once
-    where = {"data_dir": data_dir} if data_dir else {}
-    jobs = [Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS, **where}) for model in ARCHITECTURES]
-    run_jobs(jobs, executor)
-    return [job.run_dir for job in jobs]
+def write_all(args: Namespace) -> None:
+    """Train what is not finished yet, test it, and write the results."""
+    device = get_device(args.device)
+    runs = [load_run(folder, device) for folder in (map(Path, args.runs) if args.runs else train_all(args))]
+    check_together(runs)
+    data = load_images(runs[0].config["arguments"]["dataset"], args.data_dir)
+    seeds = sorted({run.config["arguments"]["seed"] for run in runs})
+    rows = measure(runs, data, device)
+    write_results(f"{args.name}_training", training_table(runs), args.results, seeds=seeds)
+    write_results(f"{args.name}_curves", training_curves(runs), args.results, seeds=seeds)
+    write_results(f"{args.name}_robustness", rows, args.results, seeds=seeds)
+    if errors := corruption_errors(rows):
+        write_results(f"{args.name}_corruption_errors", errors, args.results, seeds=seeds, reference=REFERENCE)
+
+
+def train_all(args: Namespace) -> list[Path]:
+    """Train the networks, and return their run folders."""
+    load_images(args.dataset, args.data_dir, args.num_train)  # fills the cache before several runs need it at once
+    where = {"data_dir": args.data_dir} if args.data_dir else {}
+    jobs = {
+        model: Job("part4/train.py", RUNS / model, {"model_name": model, **SETTINGS, **where}) for model in args.models
+    }
+    return [folder for folder, _ in run_sweep(jobs, args).values()]
 
 
 def corruption_error(errors: list[float], reference: list[float]) -> float:
@@ -197,7 +199,7 @@ def load_run(folder: Path, device: torch.device) -> Run:
         mean, std, checksum = best["mean"].to(device), best["std"].to(device), best["images"]
     except (KeyError, ValueError, RuntimeError):
         raise CommandError(f"{short_path(folder)} holds no run of part4/train.py") from None
-    model = model.to(device, memory_format=torch.channels_last).eval()
+    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return Run(folder, config, result, model, mean, std, checksum)
 
 
@@ -266,7 +268,7 @@ def draw_reference(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, (axes,) = new_figure()
     for k, corruption in enumerate(CORRUPTIONS):
-        style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
+        style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
         axes.plot(*severity_curve(rows, REFERENCE, corruption), **style, label=corruption)
     axes.set(xlabel="severity (0: clean)", ylabel="test accuracy of ResNet-18")
     axes.legend()
@@ -280,7 +282,7 @@ def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
     figure, panels = new_figure(2, 2, height=2.2, sharex=True, sharey=True)
     for axes, corruption in zip(panels, CORRUPTIONS):
         for k, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
-            style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
+            style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
             axes.plot(*severity_curve(rows, model, corruption), **style, label=LABELS[model])
         axes.set(title=corruption)
     for axes in panels[2:]:
@@ -300,7 +302,8 @@ def draw_curves(curves: list[dict[str, Any]], path: Path) -> None:
         for k, model in enumerate(dict.fromkeys(row["model"] for row in curves)):
             chosen = [row for row in curves if row["model"] == model]
             epochs = [row["epoch"] for row in chosen]
-            style = {"color": COLOURS[k], "linestyle": LINE_STYLES[k]}
+            marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+            style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": marker}
             axes.plot(epochs, [row[f"validation_{name}"] for row in chosen], **style, label=LABELS[model])
             axes.plot(epochs, [row[name] for row in chosen], **style, linewidth=0.5)
         axes.set(xlabel="epoch", ylabel="cross-entropy (nats)" if name == "loss" else name)
@@ -315,14 +318,18 @@ def severity_curve(rows: list[dict[str, Any]], model: str, corruption: str) -> t
     return [row["severity"] for row in chosen], [row["accuracy"] for row in chosen]
 
 
-def parse_arguments() -> Namespace:
-    parser = ExperimentParser(__doc__)
-    add = parser.add_argument
-    add("--runs", nargs="+", help="folders of finished runs, one for each network; default: train them")
-    add("--name", help="prefix of the results and figures; default part4, or none with --runs: nothing is written")
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
-    add("--device", default="auto", help="device for the tests: auto, cpu, cuda, cuda:1, ...")
-    return parser.parse_args()
+def build_parser() -> ExperimentParser:
+    parser = ExperimentParser(__doc__, "part4/robustness")
+    parser.add_selection("--models", tuple(ARCHITECTURES), "which networks; debug is linear", choices=tuple(LABELS))
+    parser.add_setting("--epochs", type=positive_int, default=EPOCHS, help="passes over the training images")
+    parser.add_setting("--seed", type=non_negative_int, default=SEED, help="seed of every run")
+    parser.add_setting("--dataset", choices=DATASETS, default=SETTINGS["dataset"], help="synthetic: coloured shapes")
+    parser.add_setting("--num_train", type=num_images, help="number of training images (default: all)")
+    parser.add_sweep_argument("--runs", nargs="+", help="test these finished runs instead, one for each network")
+    parser.add_sweep_argument("--name", default="part4", help="prefix of the results' and figures' names")
+    parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    parser.add_argument("--device", default="auto", help="device for the tests: auto, cpu, cuda, cuda:1, ...")
+    return parser
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common import experiment
 from common.errors import CommandError
+from common.experiment import read_results
 from common.machine import seeded_generator
 from common.optimizers import OPTIMIZERS
+from part1 import train
 from part1.dataset import draw_palindromes
 from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers
 from part1.lstm import LSTM
@@ -60,7 +63,7 @@ def test_sgd_path_is_the_one_of_the_formula():
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_descends(name):
-    rows = [row for row in optimizers.all_paths() if row["optimizer"] == name]
+    rows = optimizers.all_paths((name,))
     assert rows[-1]["f"] < 0.1 * rows[0]["f"]
 
 
@@ -70,24 +73,41 @@ def test_adam_starts_with_steps_of_the_learning_rate():
     assert (x_1 - x_0, y_1 - y_0) == pytest.approx((0.1, -0.1), rel=1e-4)
 
 
-def test_a_converged_run_keeps_its_last_loss(monkeypatch):
-    monkeypatch.setattr(optimizers, "SETTINGS", {"train_steps": 1_500, "eval_every": 50})
+def test_a_converged_run_keeps_its_last_loss():
     losses = [(50 * k, 1.0 / k) for k in range(1, 11)]
     expected = (sum(1 / k for k in range(1, 11)) + 20 * 0.1) / 30
-    assert optimizers.mean_over_run(losses) == pytest.approx(expected)
+    assert optimizers.mean_over_run(losses, 1_500) == pytest.approx(expected)
+    assert optimizers.mean_over_run([(20, 2.0)], 20) == 2.0  # shorter than the way to the first evaluation
 
 
-def test_a_sweep_job_is_the_command_a_reader_would_type(tmp_path):
-    job = accuracy_by_length.training_job("tuned", "LSTM", 100, 2, tmp_path)
+def test_a_sweep_job_is_the_command_a_reader_would_type():
+    job = accuracy_by_length.training_job("tuned", "LSTM", 100, 2)
     assert job.arguments["input_length"] == 99  # T counts the target digit
     assert job.arguments["init"] == "chrono" and job.arguments["seed"] == 2
-    assert job.run_dir == tmp_path / "tuned" / "LSTM_T100_seed2"
+    assert job.run_dir == accuracy_by_length.RUNS / "tuned" / "LSTM_T100_seed2"
 
 
-def test_a_sweep_without_runs_says_so(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["accuracy_by_length", "--max_length", "2"])
-    with pytest.raises(CommandError, match="at most 2 digits"):
-        accuracy_by_length.main()
+@pytest.mark.parametrize("script", [accuracy_by_length, gradient_flow, long_memory])
+def test_lengths_and_seeds_are_those_asked_for(script):
+    args = script.build_parser().parse_args("--lengths 33 7 --seeds 4 --models LSTM --train_steps 20".split())
+    assert (args.lengths, args.seeds, args.models, args.settings) == ((7, 33), (4,), ("LSTM",), {"train_steps": 20})
+    if script is not gradient_flow:  # which has no function for its plan
+        assert {run[-3:] for run in script.chosen_plan(args)} == {("LSTM", 7, 4), ("LSTM", 33, 4)}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lengths", "1"], "argument --lengths: must be at least 2, not 1"),
+        (["--seeds", "-1"], "argument --seeds: must be at least 0, not -1"),
+        (["--models", "GRU"], "argument --models: invalid choice: 'GRU'"),
+        (["--train_steps", "0"], "argument --train_steps: must be at least 1, not 0"),
+    ],
+)
+@pytest.mark.parametrize("script", [accuracy_by_length, gradient_flow, long_memory])
+def test_impossible_sweeps_are_refused(script, words, message):
+    with pytest.raises(CommandError, match=message):
+        script.build_parser().parse_args(words)
 
 
 def test_the_sweep_has_enough_seeds_and_lengths():
@@ -104,11 +124,64 @@ def test_the_sweep_has_enough_seeds_and_lengths():
 
 @pytest.mark.parametrize("script", [accuracy_by_length, gradient_flow, optimizers, long_memory])
 def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(script, "FIGURES", tmp_path)
+    monkeypatch.setattr(experiment, "FIGURES", tmp_path)
     monkeypatch.setattr("sys.argv", [script.__file__, "--draw_only"])
     script.main()
     assert {path.suffix for path in tmp_path.iterdir()} == {".pdf", ".png"}
     assert "results and figure" in capsys.readouterr().out
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys):
+    """A function that does a script's sweep below `tmp_path`, each training within this process; returns its output."""
+
+    def start(job):
+        words = [f"--{name}={value}" for name, value in job.arguments.items()]
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", [job.script, *words, f"--run_dir={job.run_dir}"])
+            train.main()
+
+    def run(script, words):
+        monkeypatch.setattr("sys.argv", [script.__name__, *words.split()])
+        monkeypatch.setattr(experiment, "ROOT", tmp_path)
+        monkeypatch.setattr(accuracy_by_length, "RUNS", tmp_path / "accuracy")
+        monkeypatch.setattr(script, "RUNS", tmp_path / "of_the_sweep", raising=False)
+        script.main()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(experiment, "_run", lambda jobs, *_: map(start, jobs))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "names"),
+    [
+        (accuracy_by_length, "--lengths 2 --models LSTM --families tuned", ["part1_accuracy_by_length"]),
+        (gradient_flow, "--lengths 2 --models RNN --families handout", ["part1_gradient_flow"]),
+        (long_memory, "--lengths 2 --models RNN", ["part1_long_memory", "part1_long_memory_gradients"]),
+        (optimizers, "--optimizers sgd", ["part1_optimizers", "part1_optimizer_paths"]),
+    ],
+)
+def test_the_smallest_sweep_is_drawn_beside_its_runs(script, words, names, sweep, tmp_path):
+    """One length, one seed, one model; and again from the finished run."""
+    words += " --seeds 1 --train_steps 2"
+    printed = sweep(script, words)
+    results = tmp_path / "runs" / "part1" / names[0].removeprefix("part1_")
+    assert {path.name for path in results.iterdir()} == {
+        f"{name}.{suffix}" for name in names for suffix in ("csv", "json", "pdf", "png")
+    }
+    (results / f"{names[0]}.pdf").unlink()
+    assert printed.endswith(sweep(script, words + " --draw_only")) and (results / f"{names[0]}.pdf").exists()
+    assert all(run.parent.name.endswith("_train_steps_2") for run in tmp_path.rglob("result.json"))
+
+
+def test_draw_only_draws_what_there_is_of_a_sweep(sweep, tmp_path):
+    words = "--models RNN --families tuned --train_steps 2 --lengths 5"
+    sweep(accuracy_by_length, words + " --seeds 0")
+    assert "tuned RNN, mean accuracy by length: 5: " in sweep(accuracy_by_length, words + " 9 --seeds 0 1 --draw_only")
+    assert len(read_results(accuracy_by_length.NAME, tmp_path / "runs" / "part1" / "accuracy_by_length")) == 1
+    with pytest.raises(CommandError, match="no run of this sweep is finished"):
+        sweep(accuracy_by_length, words + " --seeds 2 --draw_only")
 
 
 def test_sweep_averages_over_seeds_and_not_over_steps():
@@ -119,8 +192,6 @@ def test_sweep_averages_over_seeds_and_not_over_steps():
 
 def test_the_tuned_family_reaches_99_percent_at_every_length():
     """The committed results hold what the README says of them."""
-    from common.experiment import read_results
-
     rows = read_results(accuracy_by_length.NAME)
     assert {(row["family"], row["model"], row["T"], row["seed"]) for row in rows} == set(accuracy_by_length.full_plan())
     assert min(row["test_accuracy"] for row in rows if row["family"] == "tuned") >= 0.99
@@ -128,8 +199,6 @@ def test_the_tuned_family_reaches_99_percent_at_every_length():
 
 def test_both_models_remember_a_digit_for_a_thousand_steps():
     """The committed results hold what the README says of them: accuracy 0.99, half an hour each."""
-    from common.experiment import read_results
-
     rows = read_results(long_memory.NAME)
     assert {(row["model"], row["T"], row["seed"]) for row in rows} == set(long_memory.full_plan())
     longest = [row for row in rows if row["T"] == 1000]
@@ -137,25 +206,15 @@ def test_both_models_remember_a_digit_for_a_thousand_steps():
     assert min(row["test_accuracy"] for row in rows) >= 0.99
 
 
-def test_long_memory_averages_the_gradients_of_its_own_runs(tmp_path, monkeypatch):
-    """Two tiny runs of each model, trained for a few steps; the rows against `state_gradients` called by hand."""
-    from part1 import train
-
-    monkeypatch.setattr(long_memory, "RUNS", tmp_path)
-    monkeypatch.setattr(long_memory, "LENGTHS", (5, 9))
-    monkeypatch.setattr(long_memory, "NUM_SEEDS_LONGEST", 2)
-    for model in long_memory.MODELS:
-        for seed in (0, 1):
-            job = long_memory.training_job(model, 9, seed)
-            words = [f"--{name}={value}" for name, value in job.arguments.items()]
-            monkeypatch.setattr("sys.argv", ["part1/train.py", *words, f"--run_dir={job.run_dir}", "--train_steps=2"])
-            train.main()
-    rows = long_memory.gradients()
-    assert len(rows) == 2 * 2 * 8
+def test_long_memory_averages_the_gradients_of_its_longest_runs(sweep, tmp_path):
+    """Tiny runs, trained for a few steps; the rows against `state_gradients` called by hand."""
+    sweep(long_memory, "--models RNN --lengths 5 9 --seeds 0 1 --train_steps 2")
+    rows = read_results(long_memory.GRADIENTS, tmp_path / "runs" / "part1" / "long_memory")
+    assert len(rows) == 2 * 8 and {row["T"] for row in rows} == {9}
     model = VanillaRNN(9, 10, 128, 10, 1)
     norms = []
     for seed in (0, 1):
-        folder = long_memory.training_job("RNN", 9, seed).run_dir
+        folder = tmp_path / "of_the_sweep" / f"RNN_T9_seed{seed}_train_steps_2"
         model.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["model"])
         palindromes = draw_palindromes(long_memory.NUM_PALINDROMES, 9, seeded_generator(seed, "gradient flow"))
         norms.append(gradient_flow.state_gradients(model.double(), palindromes).norm(dim=2).mean(dim=1)[3].item())

@@ -1,7 +1,7 @@
 """A real SLURM on this machine, while a command runs: munged, slurmctld and slurmd, in a temporary folder.
 
     apt-get install --no-install-recommends slurm-wlm munge        # Debian, Ubuntu
-    python tests/slurm/single_node.py python -m part1.experiments.accuracy_by_length --executor slurm --max_length 5
+    python tests/slurm/single_node.py python -m part1.experiments.accuracy_by_length --executor slurm --lengths 5
     python tests/slurm/single_node.py bash                         # for squeue, sbatch, scancel, ...
 
 It must be started by root. It installs nothing and changes no file of the system: it has its own key, ports and state,

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -151,17 +152,21 @@ def test_the_signal_that_stops_a_job_does_not_kill_its_training(script, tmp_path
 
 
 @slow
-def test_the_results_do_not_depend_on_the_executor(executor, tmp_path):
+def test_the_results_do_not_depend_on_the_executor(executor, tmp_path, monkeypatch):
     """They do not need accounts of past jobs either, which this SLURM does not keep."""
-    here = accuracy_by_length.sweep(PLAN, tmp_path / "local", HERE._replace(jobs=3))
-    there = accuracy_by_length.sweep(PLAN, tmp_path / "slurm", ON_SLURM._replace(jobs=3))
+
+    def sweep(folder, executor):
+        monkeypatch.setattr(accuracy_by_length, "RUNS", tmp_path / folder)
+        args = Namespace(executor=executor._replace(jobs=3), draw_only=False, settings={})
+        return accuracy_by_length.sweep(PLAN, args)
+
+    here, there = sweep("local", HERE), sweep("slurm", ON_SLURM)
     for row in here + there:
         assert row.pop("seconds") > 0
     assert here == there
-    for run in PLAN:
-        local, slurm = (accuracy_by_length.training_job(*run, tmp_path / name) for name in ("local", "slurm"))
-        assert_same_run(slurm.run_dir, local.run_dir)
-    assert accuracy_by_length.sweep(PLAN, tmp_path / "slurm", ON_SLURM)  # finished runs are not repeated
+    for folder in (tmp_path / "local").glob("*/*"):
+        assert_same_run(tmp_path / "slurm" / folder.relative_to(tmp_path / "local"), folder)
+    assert sweep("slurm", ON_SLURM)  # finished runs are not repeated
     assert jobs_submitted(tmp_path) == (3 if executor == "slurm" else len(PLAN))
 
 
@@ -240,6 +245,7 @@ import sys, pathlib
 from common import experiment
 from part1.experiments import accuracy_by_length
 experiment.SLURM_LOGS = pathlib.Path(sys.argv.pop(1))
+accuracy_by_length.RUNS = pathlib.Path(sys.argv.pop(1))
 accuracy_by_length.run_command(accuracy_by_length.main)
 """
 
@@ -247,8 +253,8 @@ accuracy_by_length.run_command(accuracy_by_length.main)
 @slow
 def test_an_experiment_that_is_started_again_finds_its_jobs(real_slurm, tmp_path):
     """After Ctrl-C and after a kill, no run is repeated and none has two jobs."""
-    chosen = ["--families", "tuned", "--models", "RNN", "--max_length", "5"]
-    command = [sys.executable, "-c", DRIVER, str(tmp_path / "logs"), "--runs", str(tmp_path), *chosen]
+    chosen = ["--families", "tuned", "--models", "RNN", "--lengths", "5"]
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "logs"), str(tmp_path), *chosen]
     on_slurm = [*command, "--executor", "slurm", "--cpus", "1", "--jobs", "2"]
     options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True}
     for how in (signal.SIGINT, signal.SIGKILL):

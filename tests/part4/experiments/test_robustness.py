@@ -46,10 +46,10 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def report(tmp_path, monkeypatch):
-    monkeypatch.setattr(common.experiment, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(robustness, "FIGURES", tmp_path / "figures")
-    return tmp_path
+def results(tmp_path, monkeypatch):
+    """Where results and figures of a sweep of one's own go."""
+    monkeypatch.setattr(common.experiment, "ROOT", tmp_path)
+    return tmp_path / "runs" / "part4" / "robustness"
 
 
 def run(*words):
@@ -97,13 +97,13 @@ def test_the_table_of_corruption_errors():
     assert corruption_errors(made_up("vgg11", 0.8, 0.02)) == []
 
 
-def test_accuracies_can_be_counted_again(runs, report, monkeypatch):
+def test_accuracies_can_be_counted_again(runs, results, monkeypatch):
     few = {name: CORRUPTIONS[name] for name in ("Gaussian noise", "JPEG")}
     monkeypatch.setattr(robustness, "CORRUPTIONS", few)
     run("--runs", runs / "debug", runs / "resnet18", "--name", "mine")
     rows = {
         (row["model"], row["corruption"], int(row["severity"])): float(row["accuracy"])
-        for row in table(report / "results" / "mine_robustness.csv")
+        for row in table(results / "mine_robustness.csv")
     }
     assert len(rows) == 2 * (1 + 2 * 5)
     for name in MODELS:
@@ -118,42 +118,62 @@ def test_accuracies_can_be_counted_again(runs, report, monkeypatch):
         assert rows["debug", name, 4] == pytest.approx(right.double().mean().item())
 
 
-def test_the_experiment_from_its_runs_to_its_figures(runs, report, monkeypatch, capsys):
+def test_the_experiment_from_its_runs_to_its_figures(runs, tmp_path, monkeypatch, capsys):
     """The runs are there already, so none is started; then all is drawn again from the results alone."""
-    monkeypatch.setattr(robustness, "ARCHITECTURES", MODELS)
+    monkeypatch.setattr(common.experiment, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(common.experiment, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(robustness, "ARCHITECTURES", ("resnet18", "debug"))  # as LABELS has them
     monkeypatch.setattr(robustness, "SETTINGS", SETTINGS)
     monkeypatch.setattr(robustness, "RUNS", runs)
     monkeypatch.setattr(robustness, "CORRUPTIONS", {name: CORRUPTIONS[name] for name in ("contrast", "JPEG")})
-    run()
-    results = {"part4_training", "part4_curves", "part4_robustness", "part4_corruption_errors"}
-    assert {path.stem for path in (report / "results").iterdir()} == results
+    run("--allow_dirty")
+    tables = {"part4_training", "part4_curves", "part4_robustness", "part4_corruption_errors"}
+    assert {path.stem for path in (tmp_path / "results").iterdir()} == tables
     figures = {"part4_robustness", "part4_resnet18", "part4_curves"}
-    assert {path.stem for path in (report / "figures").iterdir()} == figures
-    for path in (report / "results").glob("*.json"):
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == figures
+    for path in (tmp_path / "results").glob("*.json"):
         provenance = json.loads(path.read_text())
-        assert (provenance["command"], provenance["seeds"]) == ("python part4/experiments/robustness.py", [42])
-    linear, resnet = table(report / "results" / "part4_training.csv")
+        assert provenance["command"] == "python part4/experiments/robustness.py --allow_dirty"
+        assert provenance["seeds"] == [42]
+    resnet, linear = table(tmp_path / "results" / "part4_training.csv")
     assert (linear["model"], linear["parameters"], linear["images"]) == ("debug", "30730", "synthetic shapes")
     assert (resnet["model"], resnet["epochs"], resnet["num_train"], resnet["lr"]) == ("resnet18", "2", "64", "0.01")
-    curves = table(report / "results" / "part4_curves.csv")
-    assert [(row["model"], row["epoch"]) for row in curves] == [(model, epoch) for model in MODELS for epoch in "12"]
-    assert 0 <= float(curves[0]["validation_accuracy"]) <= 1 and float(curves[3]["loss"]) > 0
+    curves = table(tmp_path / "results" / "part4_curves.csv")
+    assert [(row["model"], row["epoch"]) for row in curves] == [
+        (model, epoch) for model in ("resnet18", "debug") for epoch in "12"
+    ]
+    assert 0 <= float(curves[2]["validation_accuracy"]) <= 1 and float(curves[1]["loss"]) > 0
     printed = capsys.readouterr().out
-    shutil.rmtree(report / "figures")
+    shutil.rmtree(tmp_path / "figures")
     run("--draw_only")
     assert capsys.readouterr().out == printed
-    assert {path.stem for path in (report / "figures").iterdir()} == figures
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == figures
 
 
-def test_without_a_name_nothing_is_written(runs, report, monkeypatch, capsys):
+def test_runs_of_ones_own_leave_the_committed_results_alone(runs, results, monkeypatch, capsys):
     monkeypatch.setattr(robustness, "CORRUPTIONS", {"contrast": CORRUPTIONS["contrast"]})
     run("--runs", runs / "debug")
     printed = capsys.readouterr().out
     assert "linear: accuracy 0." in printed and "CE and RCE compare with ResNet-18: pass a run of it, too" in printed
-    assert "nothing was written" in printed and not list(report.iterdir())
+    assert {path.name for path in results.glob("*.csv")} == {
+        f"part4_{t}.csv" for t in ("training", "curves", "robustness")
+    }
+    assert {path.name for path in results.glob("*.png")} == {"part4_robustness.png", "part4_curves.png"}
 
 
-def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
+def test_a_sweep_of_ones_own_draws_the_runs_that_are_finished(runs, results, monkeypatch, capsys):
+    """Of three networks, two have been trained with these settings."""
+    monkeypatch.setattr(robustness, "RUNS", runs)
+    monkeypatch.setattr(robustness, "SETTINGS", SETTINGS)
+    monkeypatch.setattr(robustness, "CORRUPTIONS", {"contrast": CORRUPTIONS["contrast"]})
+    run("--models", "debug", "resnet18", "vgg11", "--draw_only")
+    assert [row["model"] for row in table(results / "part4_training.csv")] == ["resnet18", "debug"]
+    with pytest.raises(CommandError, match="no run of this sweep is finished"):
+        run("--models", "debug", "--epochs", "1", "--draw_only")
+    capsys.readouterr()
+
+
+def test_what_cannot_stand_in_one_table_is_refused(runs, results, tmp_path):
     with pytest.raises(CommandError, match=r"are both runs of debug: pass one for each network"):
         run("--runs", runs / "debug", runs / "debug")
     message = r"nowhere holds no finished run of part4/train\.py: config\.json is missing"
@@ -175,7 +195,9 @@ def test_what_cannot_stand_in_one_table_is_refused(runs, report, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--draw_only", "--name", "nothing"], "nothing_robustness.csv does not exist: run the experiment without"),
+        (["--num_train", "127"], "argument --num_train: must be at least 128, a batch, not 127"),
+        (["--models", "gru"], "argument --models: invalid choice: 'gru'"),
+        (["--dataset", "synthetic", "--num_train", "999999"], "999999"),
         (["--jobs", "0"], "argument --jobs: must be at least 1, not 0"),
         (["--runs"], "argument --runs: expected at least one argument"),
     ],
