@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import torch
 
-from common.errors import CommandError
+from common.errors import InputError
 from common.paths import ROOT, short_path
 
 
@@ -44,31 +44,31 @@ def find_data(name: str, data_dir: str | None = None, url: str | None = None, sh
 
     Args:
         name: path of the file inside the data folder, as in "text/grimm.txt".
-        data_dir: the data folder; by default the environment's $DATA_DIR, else `data/` in the repository.
+        data_dir: the data folder; by default the environment's $DATA_DIR, else `data/` in ROOT (common/paths.py).
         url: https address from which a missing file is downloaded.
         sha256: checksum in hexadecimal; compared for an existing file as well as for a download.
 
     Raises:
-        CommandError: the file does not exist and cannot be downloaded, or it is not the expected one.
+        InputError: the file does not exist and cannot be downloaded, or it is not the expected one.
     """
     path = data_path(name, data_dir)
     if path.is_file():
         if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise CommandError(
+            raise InputError(
                 f"{short_path(path)} is not the expected file (its sha256 differs): move it away to fetch it anew"
             )
         return path
     if url is None:
-        raise CommandError(f"{path} does not exist: put the file there, or name another data folder with --data_dir")
+        raise InputError(f"{path} does not exist: put the file there, or name another data_dir")
     if not (url.startswith("https://") and sha256 and len(sha256) == 64):
         raise ValueError("a download needs an https address and a full sha256")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=sys.stderr.isatty())
     except urllib.error.URLError as error:
-        raise CommandError(f"{url} cannot be had ({error.reason}): put the file at {path} by hand") from None
+        raise InputError(f"{url} cannot be downloaded ({error.reason}): put the file at {path} by hand") from None
     except RuntimeError:  # torch.hub raises it for a wrong checksum, after removing the file
-        raise CommandError(
+        raise InputError(
             f"{url} is not the expected file (its sha256 differs): put the right one at {path} by hand"
         ) from None
     return path

@@ -102,13 +102,13 @@ def all_reduce(value: Tensor) -> Tensor:
     return value
 
 
-def all_reduce_gradients(model: nn.Module, *values: Tensor | float) -> tuple[Tensor | float, ...]:
+def all_reduce_gradients(model: nn.Module, *values: Tensor | float) -> tuple[Tensor, ...]:
     """Replace each gradient by its sum over the processes and return the sums of `values`, all with one message.
 
     The running statistics of batch normalisation, which each process has for its shard, are replaced by their means.
     """
     if world_size() == 1:
-        return values
+        return tuple(torch.as_tensor(value) for value in values)
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
     scalars = [torch.as_tensor(value, dtype=gradients[0].dtype, device=gradients[0].device) for value in values]

@@ -1,4 +1,10 @@
-"""The exception that ends a command."""
+"""The errors that end a command in one line on stderr.
+
+A function that reads data or is called from Python knows no command line. It raises InputError, a ValueError, and names
+its own arguments, not a script's flags; where a file is missing it raises FileNotFoundError, where a package is missing
+ModuleNotFoundError. Scripts, and what serves only them, raise CommandError. `common.command.run_command` prints each of
+these as one line; any other exception is a bug and remains a traceback.
+"""
 
 
 class CommandError(Exception):
@@ -11,3 +17,7 @@ class CommandError(Exception):
     def __init__(self, message: str, exit_code: int = 2):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class InputError(CommandError, ValueError):
+    """What a function was given cannot be used; the message says in one line why."""

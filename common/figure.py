@@ -1,6 +1,7 @@
 """One style for all figures of the repository: vector graphics, as wide as the report's text, readable in grey."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -36,7 +37,7 @@ plt.rcParams.update(
 )
 
 
-def new_figure(rows: int = 1, columns: int = 1, height: float = 2.4, **subplots: object) -> tuple[Figure, list[Axes]]:
+def new_figure(rows: int = 1, columns: int = 1, height: float = 2.4, **subplots: Any) -> tuple[Figure, list[Axes]]:
     """Return a figure as wide as the text, `height` inches high for each row, and its axes as a flat list."""
     figure, axes = plt.subplots(
         rows, columns, figsize=(COLUMN_WIDTH, rows * height), squeeze=False, layout="constrained", **subplots
@@ -52,18 +53,24 @@ def save_figure(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_curves(metrics: dict[str, list[tuple[int, float]]], held_out: str, path: Path) -> None:
+def draw_curves(
+    metrics: dict[str, list[tuple[int, float]]], held_out: str, path: Path, noise: str | None = None
+) -> None:
     """Draw a run's loss and accuracy by step, on its training batches and, if it was evaluated, on `held_out` data.
 
     Args:
         metrics: (step, value) pairs of `loss`, `accuracy`, `<held_out>_loss` and `<held_out>_accuracy`.
         held_out: name of the data, as in the columns' names.
         path: path of the figure, without a suffix.
+        noise: what makes training harder than evaluation, such as dropout, for the legend: it can put the training
+            loss above the other.
     """
     figure, panels = new_figure(1, 2)
     for axes, name in zip(panels, ("loss", "accuracy")):
         steps, values = _columns(metrics[name])
-        axes.plot(steps, values, color="0.6", linewidth=0.8, label="training batch")
+        marker = "." if len(steps) == 1 else None  # a line needs two points
+        label = f"training batch, with {noise}" if noise else "training batch"
+        axes.plot(steps, values, color="0.6", linewidth=0.8, marker=marker, label=label)
         steps, values = _columns(metrics[f"{held_out}_{name}"])
         if steps:
             axes.plot(steps, values, marker="o", label=held_out.replace("_", " "))

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from common.command import program
 from common.data import load_tensors, save_tensors, write_atomically
 from common.distributed import (
     broadcast_from_rank_zero,
@@ -27,7 +28,7 @@ from common.distributed import (
     store_run_folder,
     stored_run_folder,
 )
-from common.errors import CommandError
+from common.errors import CommandError, InputError
 from common.machine import provenance
 from common.paths import ROOT, short_path
 
@@ -89,8 +90,16 @@ class RunFolder:
             ) from None
 
     def recorded(self, name: str) -> Any:
-        """Return the checkpoint's entry `name` if the run is resumed; None for a new run."""
-        return self.checkpoint[name] if self.checkpoint else None
+        """Return the checkpoint's entry `name` if the run is resumed and has it; else None."""
+        return self.checkpoint.get(name) if self.checkpoint else None
+
+    def keep(self, name: str, value: Any) -> Any:
+        """Record a constant in `metadata` and return it: `value`, or what a resumed run was begun with.
+
+        For what must not change when a run goes on: the data's checksum, or a default that is a share of `train_steps`.
+        """
+        self.metadata[name] = value if self.recorded(name) is None else self.recorded(name)
+        return self.metadata[name]
 
     @rank_zero_only
     def log(self, step: int, **values: float) -> None:
@@ -146,19 +155,19 @@ class RunFolder:
         return read_metrics(self.path / "metrics.csv")
 
     @rank_zero_only
-    def draw_curves(self, held_out: str, last_step: int | None = None) -> None:
-        """Draw curves.png and curves.pdf: loss and accuracy on training batches and `held_out` data, up to a step."""
+    def draw_curves(self, held_out: str, last_step: int | None = None, noise: str | None = None) -> None:
+        """Draw curves.png and curves.pdf, up to a step; see `common.figure.draw_curves` for the other arguments."""
         from common.figure import draw_curves  # Matplotlib takes a second to import
 
         metrics = self.read_metrics()
         if last_step is not None:
             for name, pairs in metrics.items():
                 metrics[name] = [(step, value) for step, value in pairs if step <= last_step]
-        draw_curves(metrics, held_out, self.path / "curves")
+        draw_curves(metrics, held_out, self.path / "curves", noise)
 
     def resume_command(self) -> str:
         """Return the command line that continues this run."""
-        words = [word for word in sys.argv if word != "--resume"]
+        words = [word for word in [*program(), *sys.argv[1:]] if word != "--resume"]
         if not any(word.split("=")[0] in ("--run_dir", "--summary_path") for word in words):
             words += ["--run_dir", str(self)]
         return " ".join([launcher(), *map(shlex.quote, words), "--resume"])
@@ -197,9 +206,11 @@ class RunFolder:
             raise CommandError(f"{self} holds a run of an earlier version, which cannot be resumed: start a new one")
         theirs = checkpoint["arguments"]
         for key in sorted(theirs.keys() | self.arguments.keys()):
-            if theirs.get(key) != self.arguments.get(key):
+            then, now = theirs.get(key), self.arguments.get(key)
+            if then != now:
+                trained = f"without --{key}, not with" if then is None else f"with --{key} {then}, not"
                 raise CommandError(
-                    f"{self} was trained with --{key} {theirs.get(key)}, not {self.arguments.get(key)}: "
+                    f"{self} was trained {trained} {'without' if now is None else now}: "
                     "resume it with its own arguments, or choose another --run_dir"
                 )
         return checkpoint
@@ -237,16 +248,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint, on the CPU.
 
     Raises:
-        CommandError: the file is damaged, or not a checkpoint of this project.
+        ValueError: the file is damaged, or not a checkpoint of this project.
     """
     try:
         checkpoint = load_tensors(path)
     except FileNotFoundError:
         raise
     except Exception as error:  # torch.load raises many types for damaged and foreign files
-        raise CommandError(f"{short_path(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
+        raise InputError(f"{short_path(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
     if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
-        raise CommandError(f"{short_path(path)} is not a checkpoint of this project")
+        raise InputError(f"{short_path(path)} is not a checkpoint of this project")
     return checkpoint
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from common.command import StopRequest
 from common.distributed import rank, shard
-from common.errors import CommandError
+from common.errors import CommandError, InputError
 from common.machine import seeded_generator
 from common.run_folder import RunFolder
 
@@ -93,7 +93,7 @@ class Training:
         """The signal that asks this process to stop; 0 without one."""
         return self._stop.signal_number
 
-    def per_second(self, number: int) -> float:
+    def per_second(self, number: float) -> float:
         """Return a rate: `number` things done in this step, divided by the seconds since its start."""
         return number / (time.perf_counter() - self._step_began)
 
@@ -119,7 +119,9 @@ class Training:
         """Print a text above the progress bar."""
         self.progress.write(text, file=sys.stdout)
 
-    def end_step(self, values: dict[str, float], log: bool, checkpoint: bool, signal_number: int | None = None) -> None:
+    def end_step(
+        self, values: dict[str, float], log: bool, checkpoint: bool, signal_number: Tensor | int | None = None
+    ) -> None:
         """End the current step: log it, save a checkpoint, or stop.
 
         Args:
@@ -154,6 +156,14 @@ class Training:
         self.run.save_checkpoint(self.state.step, state=self.state.state_dict(), **parts)
 
 
+def default_interval(train_steps: int, longest: int) -> int:
+    """Return the steps between two evaluations, or two logged batches, where the user names none.
+
+    It is a twentieth of all steps, so that a short run has a curve too, but at most `longest`.
+    """
+    return min(longest, max(1, train_steps // 20))
+
+
 class TrainingBatches:
     """The examples of each training step: every epoch reads all of them once, in a new order.
 
@@ -169,7 +179,7 @@ class TrainingBatches:
         steps_per_epoch: number of batches in an epoch.
 
     Raises:
-        CommandError: there is not a single batch.
+        ValueError: there is not a single batch.
     """
 
     def __init__(self, num_examples: int, batch_size: int, seed: int, drop_last: bool = False):
@@ -177,7 +187,7 @@ class TrainingBatches:
         self.steps_per_epoch = num_examples // batch_size if drop_last else -(-num_examples // batch_size)
         self._epoch, self._order = -1, torch.empty(0)  # the last epoch asked for
         if not self.steps_per_epoch:
-            raise CommandError(f"--batch_size {batch_size} is more than the {num_examples:,} training examples")
+            raise InputError(f"batch_size {batch_size} is more than the {num_examples:,} training examples")
 
     def indices(self, step: int) -> Tensor:
         """Return the indices (B,) of the examples in a step, counted from 0; this process's shard of them."""

@@ -8,6 +8,7 @@ name the last one; the digits in between are irrelevant to the answer and merely
 """
 
 import math
+import secrets
 import sys
 
 import numpy as np
@@ -32,7 +33,7 @@ class PalindromeDataset(torch.utils.data.Dataset):
         if seq_length < 1:
             raise ValueError(f"a palindrome has at least 1 digit, not {seq_length}")
         self.seq_length = seq_length
-        self.seed = np.random.SeedSequence(seed).entropy
+        self.seed = secrets.randbits(128) if seed is None else seed
         self._generator = np.random.default_rng(self.seed)
 
     def __len__(self) -> int:

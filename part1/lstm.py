@@ -23,6 +23,7 @@ if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from part1.dataset import as_vectors
 from part1.vanilla_rnn import random_orthogonal
+from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 
@@ -49,7 +50,7 @@ class LSTM(nn.Module):
     """
 
     INITS = ("default", "orthogonal", "chrono")
-    RECURRENCES = ("loop", "bptt", "compiled")  # the slowest first
+    RECURRENCES: tuple[str, ...] = ("loop", "bptt", "compiled")  # the slowest first
 
     def __init__(
         self,
@@ -81,7 +82,11 @@ class LSTM(nn.Module):
         return h[-1] @ self.W_ph.T + self.b_p  # (10), at the last step
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default."""
+        """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default.
+
+        Raises:
+            ValueError: digits or vectors, or the initial state, of another shape.
+        """
         x = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
         if self.recurrence != "loop":
             return lstm_sequence(x, state, self.W_x, self.W_h, self.b, self.recurrence)  # the same function, faster
@@ -90,7 +95,8 @@ class LSTM(nn.Module):
         W_gh, W_ih, W_fh, W_oh = self.W_h.chunk(4)  # (n, n) each
         b_g, b_i, b_f, b_o = self.b.chunk(4)  # (n,) each
         zeros = x.new_zeros(x.shape[1], self.W_h.shape[1])
-        h, c = state or (zeros, zeros)  # h(0) and c(0), (B, n) each
+        h, c = (zeros, zeros) if state is None else state  # h(0) and c(0), (B, n) each
+        check_sequence(x, self.W_x, self.W_h, h_0=h, c_0=c)
         states = []
         for x_t in x:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x_t @ W.T
             g = torch.tanh(x_t @ W_gx.T + h @ W_gh.T + b_g)  # (4): (B, n)
@@ -131,7 +137,7 @@ class LSTM(nn.Module):
     def to_torch(self) -> tuple[nn.LSTM, nn.Linear]:
         """Return `nn.LSTM` (time-first) and the output layer `nn.Linear` that together compute the same function."""
         n, d = self.W_h.shape[1], self.W_x.shape[1]
-        lstm, output = nn.LSTM(d, n), nn.Linear(n, self.W_ph.shape[0])
+        lstm, output = nn.LSTM(d, n).to(self.W_h), nn.Linear(n, self.W_ph.shape[0]).to(self.W_h)
         lstm.load_state_dict(
             {
                 "weight_ih_l0": to_torch_order(self.W_x),
@@ -141,7 +147,7 @@ class LSTM(nn.Module):
             }
         )
         output.load_state_dict({"weight": self.W_ph, "bias": self.b_p})
-        return lstm.to(self.W_h), output.to(self.W_h)
+        return lstm, output
 
     @classmethod
     def from_torch(cls, lstm: nn.LSTM, output: nn.Linear) -> "LSTM":
@@ -152,12 +158,13 @@ class LSTM(nn.Module):
         """
         if not isinstance(lstm, nn.LSTM) or lstm.num_layers != 1 or lstm.bidirectional or lstm.proj_size:
             raise ValueError("only a one-layer, one-directional nn.LSTM without projection has this form")
-        model = cls(1, lstm.input_size, lstm.hidden_size, output.out_features, 1).to(lstm.weight_hh_l0)
-        b = lstm.bias_ih_l0 + lstm.bias_hh_l0 if lstm.bias else torch.zeros(4 * lstm.hidden_size)
+        W_x, W_h, *biases = lstm.all_weights[0]
+        model = cls(1, lstm.input_size, lstm.hidden_size, output.out_features, 1).to(W_h)
+        b = biases[0] + biases[1] if biases else torch.zeros(4 * lstm.hidden_size)
         model.load_state_dict(
             {
-                "W_x": from_torch_order(lstm.weight_ih_l0),
-                "W_h": from_torch_order(lstm.weight_hh_l0),
+                "W_x": from_torch_order(W_x),
+                "W_h": from_torch_order(W_h),
                 "b": from_torch_order(b),
                 "W_ph": output.weight,
                 "b_p": output.bias if output.bias is not None else torch.zeros(output.out_features),

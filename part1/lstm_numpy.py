@@ -128,7 +128,7 @@ def lstm_sequence_backward(grad_h: ndarray, grad_c_T: ndarray, caches: list[Step
         grad_c_T: (B, n), the part of dL/dc(T) that does not pass through h(T).
     """
     d_h, d_c, d_x = np.zeros_like(grad_c_T), grad_c_T, []
-    d_W_x, d_W_h, d_b = 0.0, 0.0, 0.0
+    d_W_x = d_W_h = d_b = np.zeros((), grad_h.dtype)
     for grad_h_t, cache in zip(grad_h[::-1], caches[::-1]):
         step = lstm_step_backward(grad_h_t + d_h, d_c, cache)
         d_h, d_c = step.h_before, step.c_before

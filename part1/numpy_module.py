@@ -1,5 +1,7 @@
 """Lets `train.py` train the NumPy LSTM: PyTorch keeps the parameters, `lstm_numpy.py` computes states and gradients."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -24,12 +26,12 @@ class NumPyLSTM(LSTM):
 
 class _NumPySequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *tensors):
+    def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         h, c_T, ctx.caches = lstm_numpy.lstm_sequence(*(tensor.detach().cpu().numpy() for tensor in tensors))
         return torch.from_numpy(h).to(tensors[0]), torch.from_numpy(c_T).to(tensors[0])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_h, grad_c_T):
+    def backward(ctx: Any, grad_h: Tensor, grad_c_T: Tensor) -> tuple[Tensor, ...]:
         gradients = lstm_numpy.lstm_sequence_backward(grad_h.cpu().numpy(), grad_c_T.cpu().numpy(), ctx.caches)
         return tuple(torch.from_numpy(gradient).to(grad_h) for gradient in gradients)

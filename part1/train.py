@@ -40,17 +40,18 @@ from common.command import (
 from common.machine import get_device, seeded_generator
 from common.optimizers import OPTIMIZERS
 from common.run_folder import RunFolder
-from common.training import LoopState, Training
+from common.training import LoopState, Training, default_interval
 from part1.dataset import HeldOutPalindromes, draw_palindromes
 from part1.lstm import LSTM
 from part1.numpy_module import NumPyLSTM
 from part1.vanilla_rnn import VanillaRNN
 from recurrence.choice import RECURRENCES, choose_recurrence
 
-MODELS = {"RNN": VanillaRNN, "LSTM": LSTM, "NumPyLSTM": NumPyLSTM}
+MODELS: dict[str, type[VanillaRNN | LSTM]] = {"RNN": VanillaRNN, "LSTM": LSTM, "NumPyLSTM": NumPyLSTM}
 NUM_VALIDATION, NUM_TEST = 2_000, 10_000
 CONVERGED_ACCURACY, CONVERGED_TIMES = 0.995, 3
 CURRICULUM_GROWTH, NUM_LAST = 1.5, 10
+EVAL_EVERY = 100  # steps, at most
 # Defaults with which a thousand digits are no obstacle, each model with its own way to remember (see
 # `reset_parameters`).
 PRESETS = {
@@ -128,6 +129,7 @@ def train(args: Namespace) -> None:
     run = RunFolder(args, name, COLUMNS, free_arguments=("train_steps", "recurrence"))
     recurrence = choose_recurrence(args.recurrence, Model.RECURRENCES, device, run.recorded("recurrence"))
     run.metadata["recurrence"] = recurrence
+    eval_every = run.keep("eval_every", args.eval_every or default_interval(args.train_steps, EVAL_EVERY))
     sizes, weights = (args.input_dim, args.num_hidden, args.num_classes), seeded_generator(args.seed, "weights")
     model = Model(T, *sizes, args.batch_size, device, args.init, weights, recurrence["name"])
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
@@ -170,7 +172,7 @@ def train(args: Namespace) -> None:
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "examples_per_second": training.per_second(args.batch_size),
             }
-            evaluated = state.step % args.eval_every == 0 or state.step == args.train_steps
+            evaluated = state.step % eval_every == 0 or state.step == args.train_steps
             if evaluated:
                 validation_loss, validation_accuracy = evaluate(model, held_out.validation.to(device))
                 training.check_finite(validation_loss=validation_loss)
@@ -241,7 +243,8 @@ def build_parser() -> ArgumentParser:
     add("--init", default="default", help="default, orthogonal; RNN also: identity, bistable; LSTMs also: chrono")
     add("--preset", choices=PRESETS, help="other defaults; long_memory: remember a digit for a thousand steps")
     add("--seed", type=non_negative_int, default=0, help="seed of weights and palindromes")
-    add("--eval_every", type=positive_int, default=100, help="steps between two evaluations, each with a checkpoint")
+    interval = f"default a twentieth of all, at most {EVAL_EVERY}"
+    add("--eval_every", type=positive_int, help=f"steps between two evaluations, each with a checkpoint; {interval}")
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
     add("--recurrence", choices=RECURRENCES, default="auto", help="loop: the equations step by step; auto: the fastest")
     add_run_arguments(parser, "part1")

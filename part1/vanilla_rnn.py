@@ -16,6 +16,7 @@ from torch import Tensor, nn
 if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from part1.dataset import as_vectors
+from recurrence.inputs import check_sequence
 from recurrence.rnn import rnn_sequence
 
 
@@ -70,12 +71,17 @@ class VanillaRNN(nn.Module):
         return h[-1] @ self.W_ph.T + self.b_p  # (2), at the last step
 
     def states(self, x: Tensor, h_0: Tensor | None = None) -> Tensor:
-        """Return h(1) ... h(T), (T, B, n), from the initial state `h_0`, (B, n), zeros by default."""
+        """Return h(1) ... h(T), (T, B, n), from the initial state `h_0`, (B, n), zeros by default.
+
+        Raises:
+            ValueError: digits or vectors, or the initial state, of another shape.
+        """
         x = as_vectors(x, self.W_hx.shape[1]).to(self.W_hx).transpose(0, 1)  # (T, B, d)
         if self.recurrence != "loop":
             return rnn_sequence(x, h_0, self.W_hx, self.W_hh, self.b_h)  # the same function, faster
 
         h = x.new_zeros(x.shape[1], self.W_hh.shape[0]) if h_0 is None else h_0  # h(0), (B, n)
+        check_sequence(x, self.W_hx, self.W_hh, h_0=h)
         states = []
         for x_t in x:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x_t @ W.T
             h = torch.tanh(x_t @ self.W_hx.T + h @ self.W_hh.T + self.b_h)  # (1): (B, n)
@@ -103,7 +109,7 @@ class VanillaRNN(nn.Module):
             parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
         if init == "orthogonal":
             self.W_hh.copy_(random_orthogonal(n, generator))
-            self.W_hx /= seq_length**0.5
+            self.W_hx.div_(seq_length**0.5)
         if init in ("identity", "bistable"):
             self.W_hh.copy_(torch.eye(n) * (2 if init == "bistable" else 1))
         if init != "default":
@@ -112,12 +118,12 @@ class VanillaRNN(nn.Module):
     def to_torch(self) -> tuple[nn.RNN, nn.Linear]:
         """Return `nn.RNN` (time-first) and the output layer `nn.Linear` that together compute the same function."""
         n, d = self.W_hx.shape
-        rnn, output = nn.RNN(d, n), nn.Linear(n, self.W_ph.shape[0])
+        rnn, output = nn.RNN(d, n).to(self.W_hx), nn.Linear(n, self.W_ph.shape[0]).to(self.W_hx)
         rnn.load_state_dict(
             {"weight_ih_l0": self.W_hx, "weight_hh_l0": self.W_hh, "bias_ih_l0": self.b_h, "bias_hh_l0": torch.zeros(n)}
         )
         output.load_state_dict({"weight": self.W_ph, "bias": self.b_p})
-        return rnn.to(self.W_hx), output.to(self.W_hx)
+        return rnn, output
 
     @classmethod
     def from_torch(cls, rnn: nn.RNN, output: nn.Linear) -> "VanillaRNN":
@@ -129,12 +135,11 @@ class VanillaRNN(nn.Module):
         """
         if not isinstance(rnn, nn.RNN) or rnn.nonlinearity != "tanh" or rnn.num_layers != 1 or rnn.bidirectional:
             raise ValueError("only a one-layer, one-directional nn.RNN with tanh has this form")
-        model = cls(1, rnn.input_size, rnn.hidden_size, output.out_features, 1).to(rnn.weight_hh_l0)
-        b_h = rnn.bias_ih_l0 + rnn.bias_hh_l0 if rnn.bias else torch.zeros(rnn.hidden_size)
+        W_hx, W_hh, *biases = rnn.all_weights[0]
+        model = cls(1, rnn.input_size, rnn.hidden_size, output.out_features, 1).to(W_hh)
+        b_h = biases[0] + biases[1] if biases else torch.zeros(rnn.hidden_size)
         b_p = output.bias if output.bias is not None else torch.zeros(output.out_features)
-        model.load_state_dict(
-            {"W_hx": rnn.weight_ih_l0, "W_hh": rnn.weight_hh_l0, "b_h": b_h, "W_ph": output.weight, "b_p": b_p}
-        )
+        model.load_state_dict({"W_hx": W_hx, "W_hh": W_hh, "b_h": b_h, "W_ph": output.weight, "b_p": b_p})
         return model
 
 

@@ -27,7 +27,7 @@ if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import write_atomically
 from common.distributed import shard
-from common.errors import CommandError
+from common.errors import InputError
 from common.paths import ROOT, short_path
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # replaces held-out characters that do not occur in the training text
@@ -63,7 +63,8 @@ class TextDataset(torch.utils.data.Dataset):
             nothing.
 
     Raises:
-        CommandError: the file cannot be read as text, or is shorter than a window and one character.
+        ValueError: the file is not text, or shorter than a window and one character.
+        FileNotFoundError: there is no such file.
     """
 
     def __init__(self, filename: str | Path, seq_length: int, step_size: int = 10, random_select: bool = True):
@@ -115,13 +116,14 @@ class Corpus:
         checksum: CRC-32 of the encoded text.
 
     Raises:
-        CommandError: the file is missing, empty, or not UTF-8 text.
+        ValueError: the file is empty, or not UTF-8 text.
+        FileNotFoundError: there is no such file.
     """
 
     def __init__(self, filename: str | Path, held_out: float = 0.0):
         self.path = Path(filename)
         if not self.path.exists():
-            raise CommandError(f"{short_path(self.path)} does not exist")
+            raise FileNotFoundError(f"{short_path(self.path)} does not exist")
         stat = self.path.stat()
         if stat.st_size > IN_MEMORY:
             self._tokens = None
@@ -131,7 +133,7 @@ class Corpus:
         else:
             self._survey(held_out)
             self._tokens = np.concatenate(list(self._encode()))
-            self.checksum = zlib.crc32(self._tokens)
+            self.checksum = zlib.crc32(self._tokens.data)
 
     @property
     def tokens(self) -> np.ndarray:
@@ -154,11 +156,11 @@ class Corpus:
         with open(self._file, "rb", buffering=0) as file:
             for row, start in zip(rows, starts.tolist()):
                 file.seek(start * rows.itemsize)
-                file.readinto(row)
+                file.readinto(row.data)
         return rows.T
 
     @cached_property
-    def _dtype(self) -> type:
+    def _dtype(self) -> np.dtype:
         return np.min_scalar_type(len(self.vocabulary) - 1)
 
     def _open_file(self, held_out: float) -> None:
@@ -175,8 +177,8 @@ class Corpus:
         try:
             with open(temporary, "wb") as file:
                 for tokens in self._encode():
-                    self.checksum = zlib.crc32(tokens, self.checksum)
-                    file.write(tokens)
+                    self.checksum = zlib.crc32(tokens.data, self.checksum)
+                    file.write(tokens.data)
             os.replace(temporary, self._file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -195,9 +197,9 @@ class Corpus:
                 first_place[found[new]] = self.size + places[new]
             self.size += len(codes)
         if not self.size:
-            raise CommandError(f"{short_path(self.path)} is empty")
+            raise InputError(f"{short_path(self.path)} is empty")
         if first_place[0] >= 0:
-            raise CommandError(
+            raise InputError(
                 f"{short_path(self.path)} is no text: it holds a NUL character at place {first_place[0]:,}"
             )
         self.num_train = self.size - min(int(held_out * self.size), MAX_HELD_OUT)
@@ -218,7 +220,7 @@ class Corpus:
                 while text := file.read(CHUNK):
                     yield np.frombuffer(text.encode("utf-32-le"), np.uint32)
         except UnicodeDecodeError:
-            raise CommandError(f"{short_path(self.path)} is not UTF-8 text: {_first_fault(self.path)}") from None
+            raise InputError(f"{short_path(self.path)} is not UTF-8 text: {_first_fault(self.path)}") from None
 
 
 class RandomWindows:
@@ -251,9 +253,9 @@ class ContiguousStreams:
         self._stream_length = (corpus.num_train - 1) // batch_size
         self.steps_per_epoch = (self._stream_length - seq_length + 1) // seq_length
         if self.steps_per_epoch < 1:
-            raise CommandError(
+            raise InputError(
                 f"{short_path(corpus.path)} has {corpus.num_train:,} characters to train on, too few for {batch_size} "
-                f"streams of {seq_length} a step: take a smaller --batch_size or --seq_length"
+                f"streams of {seq_length} a step: take a smaller batch_size or seq_length"
             )
 
     def batch(self, step: int) -> Batch:
@@ -270,7 +272,7 @@ def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 25
     Each stream starts from a state of zero.
     """
     if corpus.num_train == corpus.size:
-        raise CommandError(f"{short_path(corpus.path)} is too short to keep a part of it from training")
+        raise InputError(f"{short_path(corpus.path)} is too short to keep a part of it from training")
     tail = corpus.tail.astype(np.int64)
     length = -(-(len(tail) - 1) // num_streams)
     padded = np.full(num_streams * length + 1, IGNORED)
@@ -285,11 +287,11 @@ def encode(text: str, vocabulary: str) -> list[int]:
     """Return a text's character numbers.
 
     Raises:
-        CommandError: the vocabulary lacks a character of it, which is named.
+        ValueError: the vocabulary lacks a character of it, which is named.
     """
     for place, character in enumerate(text, start=1):
         if character not in vocabulary:
-            raise CommandError(
+            raise InputError(
                 f"character {place} of {text!r} is {character!r} (U+{ord(character):04X}), "
                 "which the model has never seen"
             )
@@ -314,7 +316,7 @@ def find_text(name: str) -> Path:
 
 def _last_start(size: int, seq_length: int) -> int:
     if size < seq_length + 1:
-        raise CommandError(
+        raise InputError(
             f"the text has {size:,} characters to train on, but a window of seq_length {seq_length} needs "
             f"{seq_length + 1}"
         )

@@ -64,13 +64,14 @@ END = re.compile(
 
 def main() -> None:
     args = build_parser().parse_args()
+    train = f"python {short_path(Path(__file__).with_name('train.py'))}"
     if args.name == "tang":
-        print(f"python part2/train.py --poems {short_path(fetch_tang(args.data_dir))}")
+        print(f"{train} --poems {short_path(fetch_tang(args.data_dir))}")
         return
     path = save_book(args.name, args.data_dir, args.output)
     text = path.read_text(encoding="utf-8")
     print(f"{short_path(path)}: {len(text):,} characters, {len(set(text))} different ones")
-    print(f"python part2/train.py --txt_file {short_path(path)}")
+    print(f"{train} --txt_file {short_path(path)}")
 
 
 def save_book(name: str, data_dir: str | None = None, output: str | None = None) -> Path:
@@ -85,7 +86,7 @@ def fetch_book(book: Book, data_dir: str | None) -> str:
     """Return a book's text, line ends as newlines and without byte order mark.
 
     Raises:
-        CommandError: it cannot be had, or is not the expected file.
+        ValueError: it cannot be downloaded, or is not the expected file.
     """
     content = find_data(book.name, data_dir, book.url, book.sha256).read_bytes()
     return content.decode("utf-8-sig").replace("\r\n", "\n")

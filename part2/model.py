@@ -27,9 +27,10 @@ from torch.nn import functional as F
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.distributed import shard, world_size
-from common.errors import CommandError
+from common.errors import InputError
 from common.paths import short_path
 from common.run_folder import load_checkpoint
+from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}  # of the products; None: that of the parameters
@@ -40,8 +41,12 @@ State = list[tuple[Tensor, Tensor]]  # (h, c), each (B, n), of every layer
 class LSTM(nn.Module):
     """Equations 8-13 over a sequence of embeddings; takes any batch size and any length.
 
+    >>> lstm = LSTM(lstm_hidden_dim=128, embedding_size=64)      # what nn.LSTM(64, 128) is, time-first
+    >>> h, state = lstm.states(torch.randn(30, 8, 64))            # h(1) ... h(30), (30, 8, 128)
+    >>> more, state = lstm.states(torch.randn(20, 8, 64), state)  # reads on from there
+
     Args:
-        lstm_hidden_dim: n, size of the state.
+        lstm_hidden_dim: n, size of the state. The handout puts it first; `nn.LSTM(d, n)` has it last.
         embedding_size: d, size of an input vector.
         recurrence: "loop", the equations step by step; "bptt" and "compiled", the faster twins; "auto", the fastest
             there is.
@@ -71,11 +76,18 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
 
-        All is computed in the type of `embeds`, but for the cell states, which keep the type of the parameters.
+        All is computed in the type of `embeds`, but for the cell states, which keep the type of the parameters where
+        that is the wider one.
+
+        Raises:
+            ValueError: embeddings or the initial state of another shape.
         """
+        h_0, c_0 = (None, None) if state is None else state  # None is 0, and saves a product
+        check_sequence(embeds, self.W_x, self.W_h, h_0=h_0, c_0=c_0)
         W_x, W_h, b = self.W_x.to(embeds.dtype), self.W_h.to(embeds.dtype), self.b.to(embeds.dtype)
-        B = embeds.shape[1]
-        h_0, c_0 = state or (None, self.b.new_zeros(B, W_h.shape[1]))  # h(0) = 0 saves a product
+        B, n = embeds.shape[1], W_h.shape[1]
+        if c_0 is None:
+            c_0 = b.new_zeros(B, n, dtype=torch.promote_types(embeds.dtype, self.b.dtype))
         if self.recurrence != "loop":
             h, c = lstm_sequence(embeds, (h_0, c_0), W_x, W_h, b, self.recurrence)  # the same function, faster
             return h, (h[-1], c)
@@ -83,7 +95,7 @@ class LSTM(nn.Module):
         W_gx, W_ix, W_fx, W_ox = W_x.chunk(4)  # (n, d) each
         W_gh, W_ih, W_fh, W_oh = W_h.chunk(4)  # (n, n) each
         b_g, b_i, b_f, b_o = b.chunk(4)  # (n,) each
-        h, c = embeds.new_zeros(B, W_h.shape[1]) if h_0 is None else h_0, c_0  # h(0) and c(0), (B, n) each
+        h, c = embeds.new_zeros(B, n) if h_0 is None else h_0.to(embeds.dtype), c_0  # h(0) and c(0), (B, n) each
         states = []
         for x in embeds:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x @ W.T
             g = torch.tanh(x @ W_gx.T + h @ W_gh.T + b_g)  # (8): (B, n)
@@ -119,6 +131,40 @@ class LSTM(nn.Module):
         if init != "zeros":
             self.b.chunk(4)[2].add_(1)
 
+    def to_torch(self) -> nn.LSTM:
+        """Return the one-layer, time-first `nn.LSTM` that computes the same function."""
+        n, d = self.W_h.shape[1], self.W_x.shape[1]
+        lstm = nn.LSTM(d, n).to(self.W_h)
+        lstm.load_state_dict(
+            {
+                "weight_ih_l0": to_torch_order(self.W_x),
+                "weight_hh_l0": to_torch_order(self.W_h),
+                "bias_ih_l0": to_torch_order(self.b),
+                "bias_hh_l0": torch.zeros(4 * n),
+            }
+        )
+        return lstm
+
+    @classmethod
+    def from_torch(cls, lstm: nn.LSTM, layer: int | None = None) -> "LSTM":
+        """Return the LSTM that computes what a layer of an `nn.LSTM` computes, on time-first inputs in any case.
+
+        Args:
+            layer: which one, counted from 0; needed where there are several.
+
+        Raises:
+            ValueError: it has two directions, a projection or no biases, or several layers of which none is named.
+        """
+        if not isinstance(lstm, nn.LSTM) or lstm.bidirectional or lstm.proj_size or not lstm.bias:
+            raise ValueError("only a one-directional nn.LSTM with biases and without projection has this form")
+        if layer is None and lstm.num_layers > 1:
+            raise ValueError(f"the nn.LSTM has {lstm.num_layers} layers: name one, as in from_torch(lstm, layer=0)")
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        W_x, W_h, b_x, b_h = (from_torch_order(getattr(lstm, f"{name}_l{layer or 0}")) for name in names)
+        model = cls(lstm.hidden_size, W_x.shape[1]).to(W_x)
+        model.load_state_dict({"W_x": W_x, "W_h": W_h, "b": b_x + b_h})
+        return model
+
 
 class TextGenerationModel(nn.Module):
     """Embedding, layers of LSTM, linear output: the distribution of the next character after each one read.
@@ -139,7 +185,7 @@ class TextGenerationModel(nn.Module):
         sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
         self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
         recurrence = getattr(args, "recurrence", "auto")
-        self.layers = nn.ModuleList(LSTM(n, d, recurrence) for d, n in pairwise(sizes))
+        self.layers: Any = nn.ModuleList(LSTM(n, d, recurrence) for d, n in pairwise(sizes))
         self.output = nn.Linear(args.lstm_hidden_dim, args.vocabulary_size)
         self.reset_parameters(getattr(args, "init", "uniform"), generator)
 
@@ -148,7 +194,13 @@ class TextGenerationModel(nn.Module):
         return self.run(x)[0]
 
     def run(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Return the logits and every layer's last state, from the initial `state`, zeros by default."""
+        """Return the logits and every layer's last state, from the initial `state`, zeros by default.
+
+        Raises:
+            ValueError: a state of another shape.
+        """
+        if state and len(state) != len(self.layers):
+            raise ValueError(f"the state must have one (h, c) for each of {len(self.layers)} layers, not {len(state)}")
         return self._run(x, state, self.dropout if self.training else 0.0)
 
     def _run(self, x: Tensor, state: State | None, dropout: float = 0.0) -> tuple[Tensor, State]:
@@ -240,18 +292,16 @@ class TextGenerationModel(nn.Module):
     def to_torch(self) -> tuple[nn.Embedding, nn.LSTM, nn.Linear]:
         """Return the three library modules, time-first, that together compute the same function without dropout."""
         n, d = self.output.in_features, self.embedding.embedding_dim
-        embedding, output = nn.Embedding(self.vocabulary_size, d), nn.Linear(n, self.vocabulary_size)
-        lstm = nn.LSTM(d, n, num_layers=len(self.layers))
+        K, like = self.vocabulary_size, self.output.weight
+        embedding = nn.Embedding(K, d).to(like)
+        lstm, output = nn.LSTM(d, n, len(self.layers)).to(like), nn.Linear(n, K).to(like)
         embedding.load_state_dict(self.embedding.state_dict())
         output.load_state_dict(self.output.state_dict())
-        weights = {}
+        weights: dict[str, Tensor] = {}
         for k, layer in enumerate(self.layers):
-            weights[f"weight_ih_l{k}"] = to_torch_order(layer.W_x)
-            weights[f"weight_hh_l{k}"] = to_torch_order(layer.W_h)
-            weights[f"bias_ih_l{k}"] = to_torch_order(layer.b)
-            weights[f"bias_hh_l{k}"] = torch.zeros(4 * n)
+            weights |= {name.replace("_l0", f"_l{k}"): one for name, one in layer.to_torch().state_dict().items()}
         lstm.load_state_dict(weights)
-        return tuple(module.to(self.output.weight) for module in (embedding, lstm, output))
+        return embedding, lstm, output
 
     @classmethod
     def from_torch(cls, embedding: nn.Embedding, lstm: nn.LSTM, output: nn.Linear) -> "TextGenerationModel":
@@ -260,21 +310,14 @@ class TextGenerationModel(nn.Module):
         Raises:
             ValueError: the library's LSTM has two directions, a projection, or no biases.
         """
-        if lstm.bidirectional or lstm.proj_size or not lstm.bias:
-            raise ValueError("only a one-directional nn.LSTM with biases and without projection has this form")
+        layers = [LSTM.from_torch(lstm, k) for k in range(lstm.num_layers)]
         sizes = {"vocabulary_size": embedding.num_embeddings, "embedding_size": embedding.embedding_dim}
         model = cls(Namespace(**sizes, lstm_hidden_dim=lstm.hidden_size, lstm_num_layers=lstm.num_layers)).to(
             output.weight
         )
         model.embedding.load_state_dict(embedding.state_dict())
         model.output.load_state_dict(output.state_dict())
-        for k, layer in enumerate(model.layers):
-            W_x, W_h, b_x, b_h = (
-                getattr(lstm, f"{name}_l{k}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            )
-            layer.load_state_dict(
-                {"W_x": from_torch_order(W_x), "W_h": from_torch_order(W_h), "b": from_torch_order(b_x + b_h)}
-            )
+        model.layers = nn.ModuleList(layers)
         return model
 
 
@@ -299,16 +342,17 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Te
         path: a run folder, of which the best weights are taken, or a checkpoint file.
 
     Raises:
-        CommandError: there is no such checkpoint, or it holds no model of this kind.
+        ValueError: the file is no checkpoint, or holds no model of this kind.
+        FileNotFoundError: there is no such checkpoint.
     """
     path = Path(path)
     if path.is_dir():
         path = path / ("best.pt" if (path / "best.pt").exists() else "checkpoint.pt")
     if not path.exists():
-        raise CommandError(f"{short_path(path)} does not exist: --checkpoint names a run folder of part2/train.py")
+        raise FileNotFoundError(f"{short_path(path)} does not exist: a run folder of part2/train.py is expected")
     checkpoint = load_checkpoint(path)
     if "vocabulary" not in checkpoint:
-        raise CommandError(f"{short_path(path)} holds no text model: it is not a checkpoint of part2/train.py")
+        raise InputError(f"{short_path(path)} holds no text model: it is not a checkpoint of part2/train.py")
     sizes = ("embedding_size", "lstm_hidden_dim", "lstm_num_layers")
     arguments = {name: checkpoint["arguments"][name] for name in sizes}
     model = TextGenerationModel(Namespace(vocabulary_size=len(checkpoint["vocabulary"]), **arguments))

@@ -20,7 +20,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import data_path
 from common.distributed import shard, world_size
-from common.errors import CommandError
+from common.errors import InputError
 from common.paths import short_path
 from part2.dataset import IGNORED, Batch
 
@@ -48,7 +48,8 @@ class PoemCorpus:
         checksum: CRC-32 of both parts.
 
     Raises:
-        CommandError: there are no poems, or fewer than two.
+        ValueError: the source holds fewer than two poems, or something else.
+        FileNotFoundError: there is no such source.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class PoemCorpus:
         poems = read_poems(source, data_dir)
         self.size = len(poems)
         if self.size < 2:
-            raise CommandError(
+            raise InputError(
                 f"{source} holds {self.size} poems: at least two are needed, one to train on and one held out"
             )
         poems = [poems[index] for index in np.random.default_rng(seed).permutation(self.size)]
@@ -68,7 +69,7 @@ class PoemCorpus:
         self._number = {character: number for number, character in enumerate(self.vocabulary)}
         self.held_out = self._encode(poems[:num_held_out], max_length)
         self.train = self._encode(poems[num_held_out:], max_length)
-        self.checksum = zlib.crc32(self.train, zlib.crc32(self.held_out))
+        self.checksum = zlib.crc32(self.train.data, zlib.crc32(self.held_out.data))
 
     def _encode(self, poems: list[str], max_length: int) -> np.ndarray:
         rare = self._number[RARE]
@@ -106,14 +107,14 @@ def read_poems(source: str, data_dir: str | None = None) -> list[str]:
     else:
         path = data_path("tang/poet.tang.zip", data_dir) if source == "tang" else Path(source)
         if source == "tang" and not path.exists():
-            raise CommandError(f"{short_path(path)} does not exist: fetch it with `python part2/download.py tang`")
+            raise FileNotFoundError(f"{short_path(path)} does not exist: fetch it with `python part2/download.py tang`")
         files = _read_files(path)
     poems = []
     for content in files:
         try:
             texts = ["".join(entry["paragraphs"]) for entry in json.loads(content)]
         except (ValueError, KeyError, TypeError):
-            raise CommandError(
+            raise InputError(
                 f"{source} is not a collection of poems: JSON lists of entries with `paragraphs`"
             ) from None
         poems += [text for text in (NOTES.sub("", text) for text in texts) if VERSE.fullmatch(text)]
@@ -124,14 +125,14 @@ def _read_files(path: Path) -> list[bytes]:
     if path.is_dir():
         return [file.read_bytes() for file in sorted(path.glob("*.json"))]
     if not path.exists():
-        raise CommandError(f"{short_path(path)} does not exist: --poems takes builtin, tang, or a path")
+        raise FileNotFoundError(f"{short_path(path)} does not exist: the poems are builtin, tang, or those at a path")
     if path.suffix != ".zip":
         return [path.read_bytes()]
     try:
         with zipfile.ZipFile(path) as archive:
             return [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".json")]
     except zipfile.BadZipFile:
-        raise CommandError(f"{short_path(path)} is damaged or no zip archive") from None
+        raise InputError(f"{short_path(path)} is damaged or no zip archive") from None
 
 
 def _as_batch(rows: np.ndarray) -> Batch:

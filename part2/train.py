@@ -4,9 +4,11 @@
     python part2/train.py --poems tang                        Tang poems; `--poems builtin` needs no download
 
 Every `eval_every` steps the model reads the held-out text (the book's last tenth, a tenth of the poems), and the
-weights with the lowest loss there are kept in best.pt. Every `sample_every` steps, and at the end, it writes five texts
-greedily, each time from the same five first characters. `part2/generate.py` writes with a trained model. Under torchrun
-several processes train together and take the same steps as one (`common/distributed.py`):
+weights with the lowest loss there are kept in best.pt. The training loss is that of one batch; it can lie above the
+held-out loss, since dropout is on in training and off in evaluation. Every `sample_every` steps, and at the end, the
+model writes five texts greedily, each time from the same five first characters. `part2/generate.py` writes with a
+trained model. Under torchrun several processes train together and take the same steps as one
+(`common/distributed.py`):
 
     torchrun --standalone --nproc_per_node 2 part2/train.py --txt_file assets/grimm.txt
 """
@@ -29,6 +31,7 @@ if not __package__:  # run as a script
 from common.command import (
     ArgumentParser,
     add_run_arguments,
+    fraction,
     non_negative_int,
     positive_float,
     positive_int,
@@ -48,7 +51,7 @@ from common.machine import GlobalGenerators, get_device, seeded_generator
 from common.optimizers import OPTIMIZERS
 from common.paths import short_path
 from common.run_folder import RunFolder
-from common.training import LoopState, Training
+from common.training import LoopState, Training, default_interval
 from part2.dataset import (
     Batch,
     ContiguousStreams,
@@ -66,17 +69,17 @@ from recurrence.choice import RECURRENCES, choose_recurrence
 
 HELD_OUT, NUM_SAMPLES, NUM_STAGES = 0.1, 5, 5
 PROMPT = "Sleeping beauty is"
-# Defaults for poems: an evaluation each epoch, and the end when the held-out loss has risen.
+# Defaults for poems. They are evaluated after each epoch; training ends when the held-out loss has risen.
 POEM_DEFAULTS = {
     "seq_length": 50,
     "lstm_hidden_dim": 256,
     "lstm_num_layers": 1,
     "embedding_size": 128,
     "batch_size": 256,
-    "eval_every": None,
     "patience": 1,
 }
 TRAIN_STEPS, POEM_EPOCHS = 10_000, 40
+EVAL_EVERY = 500  # steps, at most
 FREE_ARGUMENTS = ("train_steps", "num_epochs", "txt_file", "poems", "recurrence")
 COLUMNS = (
     "loss",
@@ -158,8 +161,7 @@ def train(args: Namespace) -> None:
             source = book(args.txt_file, args.seq_length, args.batch_size, args.stateful, args.seed)
     batches = source.batches
     train_steps = args.num_epochs * batches.steps_per_epoch if args.num_epochs else args.train_steps
-    eval_every = args.eval_every or batches.steps_per_epoch
-    sample_every = args.sample_every or max(1, train_steps // NUM_STAGES)
+    interval = batches.steps_per_epoch if args.poems else default_interval(train_steps, EVAL_EVERY)
     if args.schedule == "cosine":
         args.cosine_steps = args.cosine_steps or train_steps  # recorded: more steps later do not change the schedule
 
@@ -168,14 +170,15 @@ def train(args: Namespace) -> None:
     check_text(run, source.vocabulary, source.checksum)
     recurrence = choose_recurrence(args.recurrence, LSTM.RECURRENCES, device, run.recorded("recurrence"))
     run.metadata = {"recurrence": recurrence, **source.metadata}
+    eval_every = run.keep("eval_every", args.eval_every or interval)
+    sample_every = run.keep("sample_every", args.sample_every or max(1, train_steps // NUM_STAGES))
     torch.manual_seed(args.seed)  # dropout
     model = build_model(args, len(source.vocabulary), recurrence["name"]).to(device)
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
-    decay = (args.schedule, args.cosine_steps, args.learning_rate_decay, args.learning_rate_step)
+    decay = (args.schedule, args.cosine_steps or train_steps, args.learning_rate_decay, args.learning_rate_step)
     scheduler = LambdaLR(optimizer, lambda step: schedule(step, *decay))
 
-    state = State()
-    carried, generators = CarriedState(device), GlobalGenerators(device)
+    state, carried, generators = State(), CarriedState(device), GlobalGenerators(device)
     saved = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "carried": carried}
     with Training(run, train_steps, state, source.name, **saved, generators=generators) as training:
         while state.step < train_steps and not (args.patience and state.evaluations_since >= args.patience):
@@ -205,7 +208,7 @@ def train(args: Namespace) -> None:
                     "accuracy": correct.item() / num_targets.item(),
                     "bits_per_character": loss.item() / math.log(2),
                     "gradient_norm": gradient_norm.item(),
-                    "learning_rate": scheduler.get_last_lr()[0],
+                    "learning_rate": optimizer.param_groups[0]["lr"],
                     "characters_per_second": training.per_second(num_targets.item()),
                 }
                 training.show(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
@@ -217,16 +220,16 @@ def train(args: Namespace) -> None:
                 if state.is_lowest(held_out["held_out_loss"]):
                     run.save_best(state.step, model=model.state_dict())
             if state.step % sample_every == 0:
-                write_samples(model, source, args.sample_length, training)
+                write_samples(model, source, state, args.sample_length, training)
             scheduler.step()
             training.end_step(values, log=logged, checkpoint=evaluated, signal_number=signal_number)
 
         # Result
         if not (state.samples and state.samples[-1]["step"] == state.step):
-            write_samples(model, source, args.sample_length, training)
+            write_samples(model, source, state, args.sample_length, training)
         run.log_embedding(state.step, model.embedding.weight, list(map(readable, source.vocabulary)))
         run.write_result(result_of(state, recurrence))
-        run.draw_curves("held_out")
+        run.draw_curves("held_out", noise="dropout" if args.dropout_keep_prob < 1 else None)
     describe(source, state, str(run))
 
 
@@ -266,7 +269,7 @@ def build_model(args: Namespace, vocabulary_size: int, recurrence: str) -> TextG
 def evaluate(model: TextGenerationModel, batches: list[Batch], device: torch.device) -> dict[str, float]:
     """Return mean cross-entropy in nats, accuracy and perplexity over every character of the held-out batches."""
     model.eval()
-    loss, correct, count, state = 0.0, 0, 0, None
+    loss, correct, count, state = 0.0, 0.0, 0.0, None
     for inputs, targets, fresh in batches:
         logits, state = model.run(inputs.to(device), None if fresh else state)
         targets = targets.to(device)
@@ -279,7 +282,7 @@ def evaluate(model: TextGenerationModel, batches: list[Batch], device: torch.dev
     return {"held_out_loss": loss / count, "held_out_accuracy": correct / count, "held_out_perplexity": perplexity}
 
 
-def schedule(step: int, kind: str, cosine_steps: int | None, decay: float, decay_every: int) -> float:
+def schedule(step: int, kind: str, cosine_steps: int, decay: float, decay_every: int) -> float:
     """Return the factor of the learning rate at a step, counted from 0."""
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * min(step / cosine_steps, 1)))
@@ -302,9 +305,9 @@ def write_greedily(model: TextGenerationModel, vocabulary: str, first: str, leng
 
 
 @rank_zero_only
-def write_samples(model: TextGenerationModel, source: Source, length: int, training: Training) -> None:
+def write_samples(model: TextGenerationModel, source: Source, state: State, length: int, training: Training) -> None:
     """Write one stage of samples: to samples.json, to TensorBoard and to the terminal."""
-    run, state = training.run, training.state
+    run = training.run
     texts = write_greedily(model, source.vocabulary, source.first_characters, length, source.end)
     state.samples.append({"step": state.step, "texts": texts})
     run.write_json("samples.json", state.samples)
@@ -358,6 +361,11 @@ def keep_probability(text: str) -> float:
     return value
 
 
+def dropout_probability(text: str) -> float:
+    """Return the probability that is kept, as which dropout is stored."""
+    return round(1 - fraction(text), 12)  # 1 - 0.7 is 0.3
+
+
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
@@ -369,7 +377,16 @@ def build_parser() -> ArgumentParser:
     add(*hidden, dest="lstm_hidden_dim", type=positive_int, default=128, help="hidden units of each layer")
     add("--lstm_num_layers", type=positive_int, default=2, help="layers of LSTM")
     add("--embedding_size", type=positive_int, default=64, help="size of a character's vector")
-    add("--dropout_keep_prob", type=keep_probability, default=1.0, help="1 - dropout of each layer's output")
+    dropout = parser.add_mutually_exclusive_group()
+    kept = "probability with which a unit of a layer's output is kept in training"
+    dropout.add_argument("--dropout_keep_prob", type=keep_probability, default=1.0, help=kept)
+    dropout.add_argument(
+        "--dropout",
+        dest="dropout_keep_prob",
+        type=dropout_probability,
+        metavar="DROPOUT",
+        help="instead: 1 - dropout_keep_prob",
+    )
     add("--init", choices=INITS, default="uniform", help="how the first weights are drawn")
     add("--precision", choices=PRECISIONS, default="float32", help="bf16: compute the recurrences in bfloat16")
     add("--batch_size", type=positive_int, default=64, help="windows, streams or poems in each step")
@@ -391,7 +408,8 @@ def build_parser() -> ArgumentParser:
     )
     add("--max_vocabulary", type=positive_int, default=3_500, help="poems: number of characters that are told apart")
     add("--seed", type=non_negative_int, default=0, help="seed of weights, windows and dropout")
-    add("--eval_every", type=positive_int, default=500, help="steps between two evaluations, each with a checkpoint")
+    interval = f"default a twentieth of all, at most {EVAL_EVERY}; for poems an epoch"
+    add("--eval_every", type=positive_int, help=f"steps between two evaluations, each with a checkpoint; {interval}")
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
     add("--sample_every", type=positive_int, help="steps between two stages of samples; default a fifth of all")
     add("--sample_length", type=positive_int, default=30, help="characters of a sample")

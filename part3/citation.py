@@ -12,13 +12,14 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.data import find_data
-from common.errors import CommandError
+from common.errors import InputError
 from common.machine import seeded_generator
 from common.paths import short_path
 from part3.graph import SparseMatrix, adjacency, identity
@@ -89,7 +90,7 @@ def load_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
     """Return "karate", "cora", "citeseer" or "pubmed", with its public split.
 
     Raises:
-        CommandError: a file is not there and cannot be downloaded, or is not the expected one.
+        ValueError: a file is not there and cannot be downloaded, or is not the expected one.
     """
     return karate_club() if name == "karate" else citation_graph(name, data_dir)
 
@@ -99,7 +100,7 @@ def karate_club() -> LabelledGraph:
 
     A member's features are its own number, one-hot. There are no validation nodes.
     """
-    edges = torch.tensor([(member, friend) for member, friends in FRIENDS.items() for friend in friends]).t()
+    edges = [(member, friend) for member, friends in FRIENDS.items() for friend in friends]
     labels = torch.ones(CLUB_SIZE, dtype=torch.int64)
     labels[list(WITH_THE_INSTRUCTOR)] = 0
     return LabelledGraph(
@@ -128,7 +129,7 @@ def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
     edges = [(node, neighbour) for node, neighbours in graph.items() for neighbour in neighbours]
     return LabelledGraph(
         name,
-        adjacency(torch.tensor(edges).t(), num_nodes),
+        adjacency(edges, num_nodes),
         bags_of_words([allx, tx], rows, num_nodes),
         labels,
         num_classes=y.shape[1],
@@ -164,11 +165,11 @@ def bags_of_words(matrices: list["CompressedRows"], rows: np.ndarray, num_nodes:
     return X.with_values(X.values / X.row_sums()[X.rows])
 
 
-def read_part(name: str, part: str, data_dir: str | None = None):
+def read_part(name: str, part: str, data_dir: str | None = None) -> Any:
     """Return the contents of the Planetoid file ind.<name>.<part>.
 
     Raises:
-        CommandError: the file cannot be downloaded, or its sha256 is not the expected one.
+        ValueError: the file cannot be downloaded, or its sha256 is not the expected one.
     """
     file = f"ind.{name}.{part}"
     sums = dict(line.split()[::-1] for line in CHECKSUMS.read_text(encoding="utf-8").splitlines())
@@ -181,6 +182,11 @@ def read_part(name: str, part: str, data_dir: str | None = None):
 
 class CompressedRows:
     """Stands for `scipy.sparse.csr_matrix`, so that SciPy is not needed: data, indices, indptr and _shape."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    _shape: tuple[int, int]
 
 
 class PlanetoidUnpickler(pickle.Unpickler):
@@ -198,19 +204,19 @@ class PlanetoidUnpickler(pickle.Unpickler):
         ("__builtin__", "list"): list,
     }
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ADMITTED:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return self.ADMITTED[module, name]
 
     @classmethod
-    def load_bytes(cls, content: bytes, name: str):
+    def load_bytes(cls, content: bytes, name: str) -> Any:
         """Return what a pickle holds.
 
         Raises:
-            CommandError: it is damaged, or names something that these files do not need.
+            ValueError: it is damaged, or names something that these files do not need.
         """
         try:
             return cls(BytesIO(content), encoding="latin1", fix_imports=False).load()
         except Exception as error:  # a damaged pickle raises nearly any type
-            raise CommandError(f"{name} is refused: not a Planetoid file ({type(error).__name__}: {error})") from None
+            raise InputError(f"{name} is refused: not a Planetoid file ({type(error).__name__}: {error})") from None

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from part3.gcn import drop, glorot
+from part3.gcn import check_input, drop, glorot
 from part3.graph import SparseMatrix
 
 
@@ -59,7 +59,7 @@ class GATLayer(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the weights anew; the bias is zero again."""
         for weight in (self.W, self.a_receiver, self.a_sender):
-            weight.copy_(glorot(*weight.shape, generator))
+            weight.copy_(glorot(*weight.shape, generator=generator))
         self.b.zero_()
 
     def forward(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
@@ -67,7 +67,11 @@ class GATLayer(nn.Module):
 
         An entry A_ij of the (N, N) adjacency lets node i receive from node j; its value does not matter. A node that
         receives from no node, not even itself, gets the bias alone.
+
+        Raises:
+            ValueError: graph, features and weights do not match.
         """
+        check_input(A, H, self.W)
         WH = (H @ self.W).unflatten(1, (self.heads, -1))  # (N, K, n)
         alpha = F.dropout(self.attention(A, WH), self.dropout, self.training)  # (E, K)
         WH = F.dropout(WH, self.dropout, self.training)
@@ -91,11 +95,16 @@ class GATLayer(nn.Module):
 class GAT(nn.Module):
     """GAT layers with ELU between them; dropout on each layer's input, on attention and on messages.
 
-    >>> model = GAT([1433, 8, 7], heads=8)      # the paper's network for Cora: 8 heads of 8 features, then one head
-    >>> logits = model(A, features)             # (N, 7); A with self-loops
+    >>> from part3.graph import add_self_loops, adjacency
+    >>> edges = [(0, 1), (1, 2), (2, 3), (3, 0), (3, 4)]        # or (2, E), as PyTorch Geometric's edge_index
+    >>> A = add_self_loops(adjacency(edges))                     # a node also attends to itself
+    >>> model = GAT([6, 8, 3], heads=4)                          # 6 features, 4 heads of 8 features, 3 classes
+    >>> model(A, torch.rand(5, 6)).shape                         # logits
+    torch.Size([5, 3])
 
     Args:
-        sizes: features of a node before the first layer and, for each head, after each layer.
+        sizes: features of a node before the first layer and, for each head, after each layer. [1433, 8, 7] with 8
+            heads is the paper's network for Cora.
         heads: number of heads of every layer but the last.
         output_heads: number of heads of the last layer, which are averaged.
         dropout: probability with which an entry is set to 0 in training.
@@ -131,7 +140,7 @@ class GAT(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew."""
         for layer in self.layers:
-            layer.reset_parameters(generator)
+            layer.reset_parameters(generator)  # type: ignore[operator]  # a ModuleList does not say of which layers
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Return what an optimizer takes, with weight decay on all layers, as in the paper (section 3.3)."""

@@ -9,6 +9,9 @@ N nodes, E edges, d features.
 """
 
 import copy
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,16 +31,19 @@ class SparseMatrix:
         shape: numbers of rows and columns.
 
     Raises:
-        ValueError: an index lies outside the shape.
+        ValueError: rows, columns and values are not equally many, or an index lies outside the shape.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
+        sizes = [tuple(part.shape) for part in (rows, columns, values)]
+        if sizes != [(len(rows),)] * 3:
+            raise ValueError(f"rows, columns and values must be (E,) each, not {', '.join(map(str, sizes))}")
         for name, index, size in (("row", rows, shape[0]), ("column", columns, shape[1])):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
                 found = f"{int(index.min())} to {int(index.max())}"
                 raise ValueError(f"{name} indices must lie between 0 and {size - 1}, not {found}")
         places, position = (rows * shape[1] + columns).unique(return_inverse=True)  # sorted: row by row
-        self.rows, self.columns, self.shape = places // shape[1], places % shape[1], tuple(shape)
+        self.rows, self.columns, self.shape = places // shape[1], places % shape[1], (shape[0], shape[1])
         self.values = values.new_zeros(len(places)).index_add(0, position, values)
         self._prepare()
 
@@ -55,7 +61,15 @@ class SparseMatrix:
         return other
 
     def __matmul__(self, X: Tensor) -> Tensor:
-        """Return the (rows, d) product with a dense (columns, d) matrix."""
+        """Return the (rows, d) product with a dense (columns, d) matrix.
+
+        Raises:
+            ValueError: the shapes do not match, or the types of the entries.
+        """
+        if X.dim() != 2 or len(X) != self.shape[1]:
+            raise ValueError(f"a {self.shape} matrix cannot be multiplied by {tuple(X.shape)}")
+        if X.dtype != self.values.dtype:
+            raise ValueError(f"the sparse matrix A holds {self.values.dtype}, not {X.dtype}: take A.to({X.dtype})")
         return _Product.apply(self, self.values, X)
 
     def t(self) -> "SparseMatrix":
@@ -93,13 +107,13 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, A: SparseMatrix, values: Tensor, X: Tensor) -> Tensor:
+    def forward(ctx: Any, A: SparseMatrix, values: Tensor, X: Tensor) -> Tensor:
         ctx.A = A
         ctx.save_for_backward(values, X)
         return weighted_sums(X, A.columns, A._begins, values)
 
     @staticmethod
-    def backward(ctx, G: Tensor):
+    def backward(ctx: Any, G: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
         A, (values, X) = ctx.A, ctx.saved_tensors
         d_values = d_X = None
         if ctx.needs_input_grad[1]:
@@ -119,22 +133,52 @@ def row_begins(rows: Tensor, num_rows: int) -> Tensor:
     return torch.searchsorted(rows, torch.arange(num_rows + 1, device=rows.device))
 
 
-def adjacency(edges: Tensor, num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix:
+def adjacency(
+    edges: Tensor | Iterable[tuple[int, int]], num_nodes: int | None = None, dtype: torch.dtype = torch.float32
+) -> SparseMatrix:
     """Return A of the undirected graph with these edges: symmetric, zeros and ones, with an empty diagonal.
+
+    >>> adjacency([(0, 1), (1, 2)]).to_dense().tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]
 
     An edge may be given once, in both directions, or several times. Loops from a node to itself are dropped;
     `add_self_loops` gives one to each node.
 
     Args:
-        edges: (2, E) int64 node numbers.
+        edges: pairs of node numbers; or a tensor, which must be (2, E), as PyTorch Geometric's edge_index (of one that
+            is (E, 2), take `edges.t()`).
+        num_nodes: N; by default the largest number in an edge, plus 1.
 
     Raises:
-        ValueError: there is no node of that number.
+        ValueError: the edges have another form, or there is no node of that number.
     """
+    edges = as_edge_index(edges)
+    if num_nodes is None:
+        if not edges.numel():
+            raise ValueError("of a graph without edges num_nodes must be given")
+        num_nodes = int(edges.max()) + 1
     edges = edges[:, edges[0] != edges[1]]
-    edges = torch.cat([edges, edges.flip(0)], dim=1)
-    A = SparseMatrix(*edges, torch.ones(edges.shape[1], dtype=dtype), (num_nodes, num_nodes))
+    rows, columns = torch.cat([edges, edges.flip(0)], dim=1)
+    A = SparseMatrix(rows, columns, torch.ones(len(rows), dtype=dtype, device=rows.device), (num_nodes, num_nodes))
     return A.with_values(torch.ones_like(A.values))
+
+
+def as_edge_index(edges: Tensor | Iterable[tuple[int, int]]) -> Tensor:
+    """Return the edges, given as `adjacency` takes them, as a (2, E) int64 tensor."""
+    if not hasattr(edges, "shape"):
+        pairs = list(edges)
+        for pair in pairs:
+            if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(node, Integral) for node in pair)):
+                raise ValueError(f"an edge must be a pair of node numbers, not {pair!r}")
+        return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
+    index = torch.as_tensor(edges)
+    if index.dim() != 2 or len(index) != 2 or index.is_floating_point() or index.dtype == torch.bool:
+        hint = ": edges.t() is (2, E)" if index.dim() == 2 and index.shape[1] == 2 else ""
+        raise ValueError(
+            "edges must be a (2, E) tensor of int64, as PyTorch Geometric's edge_index, or a list of pairs, "
+            f"not a {tuple(index.shape)} tensor of {str(index.dtype).removeprefix('torch.')}{hint}"
+        )
+    return index.long()
 
 
 def identity(num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix:

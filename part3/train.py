@@ -4,11 +4,11 @@
     python part3/train.py --dataset cora --model gcn --runs 100      Kipf and Welling's table
     python part3/train.py --dataset cora --model gat --runs 100      Veličković et al.'s
 
-Every step sees the whole graph; the loss is the cross-entropy of the training nodes. The weights are kept at each epoch
-at which both loss and accuracy on the validation nodes are the best so far, and the weights kept last are tested.
-Training stops when neither has been the best so far for `patience` epochs. (The karate club has no validation nodes:
-the last weights are tested.) Run k starts from seed + k; with `--split random` it also draws its own training,
-validation and test nodes. The defaults are those of the papers.
+Every step sees the whole graph; the loss is the cross-entropy of the training nodes, with dropout on, which validation
+has off. The weights are kept at each epoch at which both loss and accuracy on the validation nodes are the best so far,
+and the weights kept last are tested. Training stops when neither has been the best so far for `patience` epochs. (The
+karate club has no validation nodes: the last weights are tested.) Run k starts from seed + k; with `--split random` it
+also draws its own training, validation and test nodes. The defaults are those of the papers.
 """
 
 import copy
@@ -38,7 +38,7 @@ from common.command import (
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
-from common.training import LoopState, Training
+from common.training import LoopState, Training, default_interval
 from part3.citation import CITATION_GRAPHS, CLUB_SIZE, LabelledGraph, load_graph, random_split
 from part3.gat import GAT
 from part3.gcn import GCN
@@ -145,7 +145,7 @@ def train(args: Namespace) -> None:
             "seconds": round(state.seconds, 2),
         }
         run.write_result(result)
-        run.draw_curves("validation", last_step=args.epochs)  # of the first run
+        run.draw_curves("validation", args.epochs, noise="dropout" if args.dropout else None)  # of the first run
         if args.dataset == "karate":
             last = split_of_run(graph, args.split, args.seed + len(state.accuracies) - 1)
             draw_club(model.cpu(), A.to(torch.device("cpu")), last, run.path / "club")
@@ -209,10 +209,10 @@ def draw_club(model: GCN | GAT, A: SparseMatrix, graph: LabelledGraph, path: Pat
     for i, j in zip(graph.A.rows.tolist(), graph.A.columns.tolist()):
         axes.plot(x[[i, j]], y[[i, j]], color="0.85", linewidth=0.5, zorder=1)
     for side, name in enumerate(("the instructor", "the administrator")):
-        members, style = graph.labels == side, {"color": COLOURS[side], "marker": MARKERS[side]}
-        axes.scatter(x[members], y[members], s=50, label=f"went with {name}", zorder=2, **style)
-    wrong, ring = predicted != graph.labels, {"facecolor": "none", "edgecolor": "black"}
-    axes.scatter(x[wrong], y[wrong], s=160, label="put on the wrong side", zorder=2, **ring)
+        members, colour, marker = graph.labels == side, COLOURS[side], MARKERS[side]
+        axes.scatter(x[members], y[members], s=50, color=colour, marker=marker, label=f"went with {name}", zorder=2)
+    wrong, label = predicted != graph.labels, "put on the wrong side"
+    axes.scatter(x[wrong], y[wrong], s=160, facecolor="none", edgecolor="black", label=label, zorder=2)
     axes.scatter(x[graph.train], y[graph.train], s=160, marker="*", color="black", label="label known", zorder=3)
     for member in range(CLUB_SIZE):
         axes.annotate(str(member + 1), (x[member], y[member]), xytext=(5, 4), textcoords="offset points", fontsize=6)
@@ -245,7 +245,7 @@ def build_parser() -> ArgumentParser:
         help="stop a run after this many epochs without a better validation loss or accuracy",
     )
     add("--seed", type=non_negative_int, default=0, help="seed of the first run's weights, dropout and random split")
-    add("--print_every", type=positive_int, default=10, help="epochs between two logged ones")
+    add("--print_every", type=positive_int, help="epochs between two logged ones; default a twentieth, at most 10")
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3")
     parser.set_defaults(**GCN_DEFAULTS)  # what --help shows
@@ -258,7 +258,9 @@ def parse_arguments() -> Namespace:
     parser.set_defaults(**DEFAULTS[chosen.model])
     if (chosen.dataset, chosen.model) == ("pubmed", "gat"):
         parser.set_defaults(**PUBMED_GAT_DEFAULTS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.print_every = args.print_every or default_interval(args.epochs, 10)
+    return args
 
 
 if __name__ == "__main__":

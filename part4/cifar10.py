@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from common.data import cached_tensors, data_path, find_data
 from common.distributed import shard, world_size
-from common.errors import CommandError
+from common.errors import CommandError, InputError
 from common.machine import seeded_generator
 from common.paths import ROOT, short_path
 
@@ -95,20 +95,19 @@ def load_images(dataset: str, data_dir: str | None = None, num_train: int | None
         num_train: use only this many of the training images, drawn at random, always the same ones.
 
     Raises:
-        CommandError: the images cannot be had, are damaged or not CIFAR-10, or there are fewer than `num_train`.
+        ValueError: the images cannot be downloaded, are damaged or not CIFAR-10, or there are fewer than `num_train`.
     """
     name, parts = draw_shapes() if dataset == "synthetic" else read_cifar10(data_dir)
     order = torch.randperm(len(parts["train"].labels), generator=seeded_generator(0, "split"))
     num_validation = len(order) // VALIDATION_SHARE
     validation, train = order[:num_validation], order[num_validation:]
     if not num_validation:
-        raise CommandError(f"{len(order)} training images are too few to set a tenth of them aside")
+        raise InputError(f"{len(order)} training images are too few to set a tenth of them aside")
     if num_train and num_train > len(train):
-        raise CommandError(f"--num_train {num_train} is more than the {len(train):,} training images there are")
-    train = parts["train"].take(train[:num_train])
-    validation = parts["train"].take(validation)
-    mean, std = channel_statistics(train.pixels)
-    return ImageData(name, train, validation, parts["test"], mean, std, checksum_of(parts))
+        raise InputError(f"num_train {num_train} is more than the {len(train):,} training images there are")
+    train_images, validation_images = parts["train"].take(train[:num_train]), parts["train"].take(validation)
+    mean, std = channel_statistics(train_images.pixels)
+    return ImageData(name, train_images, validation_images, parts["test"], mean, std, checksum_of(parts))
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -157,7 +156,7 @@ def read_cifar10(data_dir: str | None = None) -> tuple[str, dict[str, Images]]:
     """Return the name of the set, and its train and test images; decoded once, then taken from a cache.
 
     Raises:
-        CommandError: there is none and it cannot be fetched, or it is damaged or not CIFAR-10.
+        ValueError: there is none and it cannot be fetched, or it is damaged or not CIFAR-10.
     """
     source, folder = find_cifar10(data_dir), data_path("cifar10", data_dir)
     files = files_below(source) if source.is_dir() else [source]
@@ -176,7 +175,7 @@ def find_cifar10(data_dir: str | None = None) -> Path:
     """Return the official archive, the zip of images or the folder of images; fetch the archive where there is none.
 
     Raises:
-        CommandError: the archive is not the official one, or cannot be fetched.
+        ValueError: the archive is not the official one, or cannot be fetched.
     """
     folder = data_path("cifar10", data_dir)
     if not data_path(ARCHIVE, data_dir).is_file():
@@ -187,7 +186,7 @@ def find_cifar10(data_dir: str | None = None) -> Path:
     try:
         return find_data(ARCHIVE, data_dir, URL, SHA256)
     except CommandError as error:
-        raise CommandError(f"{error}; --dataset synthetic needs no download") from None
+        raise InputError(f"{error}; the synthetic images need no download") from None
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -198,7 +197,7 @@ def decode_source(source: Path) -> tuple[str, dict[str, Images]]:
     """Return the name of the set, and its train and test images, from what `find_cifar10` returned.
 
     Raises:
-        CommandError: it is damaged, or not CIFAR-10.
+        ValueError: it is damaged, or not CIFAR-10.
     """
     if source.is_dir():
         names = [path.relative_to(source).as_posix() for path in files_below(source)]
@@ -209,7 +208,7 @@ def decode_source(source: Path) -> tuple[str, dict[str, Images]]:
         with zipfile.ZipFile(source) as file:
             return read_image_files(short_path(source), file.namelist(), file.read)
     except zipfile.BadZipFile as error:
-        raise CommandError(f"{short_path(source)} is damaged ({error}): move it away, or copy it again") from None
+        raise InputError(f"{short_path(source)} is damaged ({error}): move it away, or copy it again") from None
 
 
 def read_archive(path: Path) -> dict[str, Images]:
@@ -220,7 +219,8 @@ def read_archive(path: Path) -> dict[str, Images]:
     parts = {}
     with tarfile.open(path) as file:
         for part, names in BATCHES.items():
-            records = b"".join(file.extractfile(f"cifar-10-batches-bin/{name}").read() for name in names)
+            members = [file.extractfile(f"cifar-10-batches-bin/{name}") for name in names]
+            records = b"".join(member.read() for member in members if member)  # of a folder it would be None
             table = torch.from_numpy(np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * SIDE * SIDE).copy())
             parts[part] = Images(table[:, 1:].reshape(-1, 3, SIDE, SIDE), table[:, 0].long())
     return parts
@@ -235,18 +235,18 @@ def read_image_files(where: str, names: list[str], read: Callable[[str], bytes])
         read: returns the content of a file.
 
     Raises:
-        CommandError: a class is missing or unknown, or a file is damaged or not an image of 32 x 32 pixels.
+        ValueError: a class is missing or unknown, or a file is damaged or not an image of 32 x 32 pixels.
     """
     found = sorted((match[1].lower(), match[2], name) for name in names if (match := IMAGE.fullmatch(name)))
     for part in BATCHES:
         classes = {label for its_part, label, _ in found if its_part == part}
         if missing := [label for label in CLASSES if label not in classes]:
             all_classes = ", ".join(CLASSES)
-            raise CommandError(f"{where} has no images in {part}/{missing[0]}: CIFAR-10 has the classes {all_classes}")
+            raise InputError(f"{where} has no images in {part}/{missing[0]}: CIFAR-10 has the classes {all_classes}")
         if unknown := sorted(classes - set(CLASSES)):
-            raise CommandError(f"{where} has images in {part}/{unknown[0]}, which is not a class of CIFAR-10")
-    pixels = {part: [] for part in BATCHES}
-    labels = {part: [] for part in BATCHES}
+            raise InputError(f"{where} has images in {part}/{unknown[0]}, which is not a class of CIFAR-10")
+    pixels: dict[str, list[np.ndarray]] = {part: [] for part in BATCHES}
+    labels: dict[str, list[int]] = {part: [] for part in BATCHES}
     for part, label, name in tqdm(found, desc="decoding images", unit="image", disable=None, leave=False):
         pixels[part].append(decode(read(name), f"{where}: {name}"))
         labels[part].append(CLASSES.index(label))
@@ -262,16 +262,16 @@ def decode(content: bytes, name: str) -> np.ndarray:
     """Return the (32, 32, 3) pixels of an image file.
 
     Raises:
-        CommandError: it is damaged, or of another size.
+        ValueError: it is damaged, or of another size.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
             width, height = image.size  # from the header, before anything is decoded
             pixels = np.asarray(image.convert("RGB")) if (width, height) == (SIDE, SIDE) else None
     except Exception as error:  # Pillow raises many types for damaged files
-        raise CommandError(f"{name} is damaged or not an image ({type(error).__name__})") from None
+        raise InputError(f"{name} is damaged or not an image ({type(error).__name__})") from None
     if pixels is None:
-        raise CommandError(f"{name} has {width} x {height} pixels, not {SIDE} x {SIDE}")
+        raise InputError(f"{name} has {width} x {height} pixels, not {SIDE} x {SIDE}")
     return pixels
 
 
@@ -279,7 +279,7 @@ def checksum_of(parts: dict[str, Images]) -> str:
     content = hashlib.sha256()
     for part in BATCHES:
         for tensor in parts[part]:
-            content.update(tensor.contiguous().numpy())
+            content.update(tensor.contiguous().numpy().data)
     return content.hexdigest()[:32]
 
 

@@ -69,7 +69,7 @@ def contrast_transform(severity: int) -> Transform:
 
 def jpeg_transform(severity: int) -> Transform:
     """Compress each image to JPEG and decode it."""
-    quality = of_severity(JPEG_QUALITY, severity)
+    quality = int(of_severity(JPEG_QUALITY, severity))
 
     def transform(images: Tensor) -> Tensor:
         pixels = (255 * images).round().byte().reshape(-1, *images.shape[-3:]).permute(0, 2, 3, 1).cpu()  # (B, H, W, 3)

@@ -60,9 +60,10 @@ class VGG(nn.Module):
 
     def __init__(self, batch_norm: bool, num_classes: int, stem: str):
         super().__init__()
-        layers, channels = [], 3
+        layers: list[nn.Module] = []
+        channels = 3
         for size in VGG_11:
-            if size == "pool":
+            if isinstance(size, str):  # "pool"
                 layers.append(nn.MaxPool2d(2))
             else:
                 layers.append(nn.Conv2d(channels, size, 3, padding=1))
@@ -94,9 +95,9 @@ class VGG(nn.Module):
         x = self.features(x)  # (B, 512, H/32, W/32)
         if x.shape[2:] != (1, 1):
             return self.classifier(self.avgpool(x).flatten(1))
-        first = self.classifier[0]
-        summed = first.weight.unflatten(1, (512, 49)).sum(dim=2)  # (4096, 512)
-        return self.classifier[1:](F.linear(x.flatten(1), summed, first.bias))
+        weight, bias = self.classifier[0].parameters()
+        summed = weight.unflatten(1, (512, 49)).sum(dim=2)  # (4096, 512)
+        return self.classifier[1:](F.linear(x.flatten(1), summed, bias))
 
 
 class Dropout(nn.Dropout):
@@ -114,13 +115,14 @@ class ResNet(nn.Module):
     def __init__(self, num_blocks: tuple[int, ...], num_classes: int, stem: str):
         super().__init__()
         self.conv1, self.bn1, self.relu, self.maxpool = first_layers(stem)
-        channels = 64
+        channels, stages = 64, []
         for stage, number in enumerate(num_blocks):
             size = 64 * 2**stage
             blocks = [BasicBlock(channels, size, stride=1 if stage == 0 else 2)]
             blocks += [BasicBlock(size, size, stride=1) for _ in range(number - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
             channels = size
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
         kaiming_by_fan_out(self)

@@ -6,8 +6,9 @@
 Training is by SGD with momentum 0.9 and weight decay 5e-4. The learning rate is divided by 10 after 60 % and again
 after 90 % of the training: of the handout's 150 epochs, after 90 and 135. Training images are shifted and mirrored at
 random. After every epoch the network is validated, and the weights with the highest accuracy are kept in best.pt; these
-are tested in the end. What a step draws depends on the seed and the step alone, so a run can be resumed anywhere.
-`part4/experiments/robustness.py` tests on corrupted images.
+are tested in the end. The training loss is that of one batch, so changed, and with dropout in networks that have it; it
+can lie above the validation loss. What a step draws depends on the seed and the step alone, so a run can be resumed
+anywhere. `part4/experiments/robustness.py` tests on corrupted images.
 
 Several processes train together where torchrun starts them (`common/distributed.py`). They take the same steps as one
 process, except for batch normalisation on CPUs, which has statistics of each process's shard (on GPUs, of all shards).
@@ -47,7 +48,7 @@ from common.distributed import (
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
-from common.training import LoopState, Training, TrainingBatches
+from common.training import LoopState, Training, TrainingBatches, default_interval
 from part4.cifar10 import DATASETS, Images, augment, load_images, normalise, to_unit
 from part4.networks import ARCHITECTURES, STEMS, get_model
 
@@ -88,19 +89,19 @@ def train(args: Namespace) -> None:
     train_images, mean, std = data.train.to(device), data.mean.to(device), data.std.to(device)
     batches = TrainingBatches(len(data.train.labels), args.batch_size, args.seed, drop_last=True)
     train_steps = args.epochs * batches.steps_per_epoch
+    args.print_every = args.print_every or default_interval(train_steps, 50)
 
     # Model and optimizer
     run = RunFolder(args, f"part4/{args.model_name}_{args.dataset}_seed{args.seed}", COLUMNS)
-    if run.recorded("images") not in (None, data.checksum):
+    if run.keep("images", data.checksum) != data.checksum:
         raise CommandError(f"{run} was trained on other images: resume it with its own")
-    run.metadata["images"] = data.checksum
     torch.manual_seed(args.seed)  # the weights
-    model = get_model(args.model_name, stem=args.stem).to(device, memory_format=torch.channels_last)
+    model = get_model(args.model_name, stem=args.stem)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # there is none for CPUs
     optimizer = SGD(model.parameters(), lr=args.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=FUSED)
     scheduler = LambdaLR(optimizer, lambda step: schedule(step, train_steps))
-
     state, saved = State(), {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     with Training(run, train_steps, state, args.model_name, **saved) as training:
         while state.step < train_steps:
@@ -158,7 +159,7 @@ def train(args: Namespace) -> None:
             "seconds": round(state.seconds, 2),
         }
         run.write_result(result)
-        run.draw_curves("validation")
+        run.draw_curves("validation", noise="augmentation")
     describe(args.model_name, result, len(data.test.labels), str(run))
 
 
@@ -215,7 +216,8 @@ def build_parser() -> ArgumentParser:
         help="bf16: convolutions and products in bfloat16",
     )
     add("--seed", type=non_negative_int, default=42, help="seed of weights, order, augmentation and dropout")
-    add("--print_every", type=positive_int, default=50, help="steps between two logged training batches")
+    interval = "steps between two logged training batches; default a twentieth of all, at most 50"
+    add("--print_every", type=positive_int, help=interval)
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4")
     return parser

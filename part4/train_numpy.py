@@ -34,7 +34,7 @@ from common.command import (
 )
 from common.errors import CommandError
 from common.run_folder import RunFolder
-from common.training import LoopState, Training, TrainingBatches
+from common.training import LoopState, Training, TrainingBatches, default_interval
 from part4.cifar10 import CLASSES, DATASETS, SIDE, ImageData, Images, load_images, normalise, to_unit
 from part4.numpy_network import (
     Weights,
@@ -92,15 +92,15 @@ def train(args: Namespace) -> None:
 
     # Models
     run = RunFolder(args, f"part4/numpy_{args.dataset}_seed{args.seed}", COLUMNS, free_arguments=("num_epochs",))
-    if run.recorded("images") not in (None, data.checksum):
+    if run.keep("images", data.checksum) != data.checksum:
         raise CommandError(f"{run} was trained on other images: resume it with its own")
-    run.metadata["images"] = data.checksum
+    print_every = run.keep("print_every", args.print_every or default_interval(train_steps, 10))
     generator = np.random.default_rng([args.seed, 0])
     channels = {"network": args.channels, "linear": []}
     learning_rates = {"network": args.learning_rate, "linear": args.linear_learning_rate}
     weights = {model: draw_weights(channels[model], SIDE, len(CLASSES), generator) for model in MODELS}
     velocities = {model: {name: np.zeros_like(weight) for name, weight in weights[model].items()} for model in MODELS}
-    best = {model: {"accuracy": -1.0, "epoch": 0, "weights": {}} for model in MODELS}
+    best: dict[str, dict[str, Any]] = {model: {"accuracy": -1.0, "epoch": 0, "weights": {}} for model in MODELS}
 
     state = LoopState()
     saved = {"model": Arrays(weights), "velocities": Arrays(velocities), "best": Arrays(best)}
@@ -112,7 +112,7 @@ def train(args: Namespace) -> None:
             state.step += 1
 
             # Forward, loss, backward, step
-            values = {"epoch": epoch}
+            values: dict[str, float] = {"epoch": epoch}
             for model, prefix in MODELS.items():
                 p, caches, h = network_forward(weights[model], x)
                 loss, d_p = softmax_cross_entropy(p, labels)
@@ -134,7 +134,7 @@ def train(args: Namespace) -> None:
                     if accuracy > best[model]["accuracy"]:
                         kept = {name: weight.copy() for name, weight in weights[model].items()}
                         best[model] = {"accuracy": accuracy, "epoch": epoch, "weights": kept}
-            training.end_step(values, log=evaluated or state.step % args.print_every == 0, checkpoint=evaluated)
+            training.end_step(values, log=evaluated or state.step % print_every == 0, checkpoint=evaluated)
 
         # Result
         test_accuracy = {model: evaluate(best[model]["weights"], data.test, data)[1] for model in MODELS}
@@ -197,7 +197,8 @@ def build_parser() -> ArgumentParser:
     add("--momentum", type=fraction, default=0.9, help="momentum of both models")
     add("--num_epochs", type=positive_int, default=10, help="passes over the training images")
     add("--seed", type=non_negative_int, default=0, help="seed of weights and batches")
-    add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
+    interval = "steps between two logged training batches; default a twentieth of all, at most 10"
+    add("--print_every", type=positive_int, help=interval)
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4", device=False)
     return parser

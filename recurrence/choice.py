@@ -10,7 +10,7 @@ before.
 
 import torch
 
-from common.errors import CommandError
+from common.errors import InputError
 from recurrence import kernel
 
 RECURRENCES = ("auto", "loop", "bptt", "compiled")
@@ -29,24 +29,22 @@ def choose_recurrence(
         recorded: what this function returned when the run was begun; None for a new run.
 
     Raises:
-        CommandError: the model does not have it, it is not available here, or a resumed run has taken another way.
+        ValueError: the model does not have it, it is not available here, or a resumed run has taken another way.
     """
     name = requested
     if requested == "auto":
         name = recorded["name"] if recorded else _fastest(offered, device)
     if name not in offered:
-        raise CommandError(f"--recurrence {name}: this model has {', '.join(offered)}")
+        raise InputError(f"recurrence {name}: this model has {', '.join(offered)}")
     if recorded and name != recorded["name"]:
-        raise CommandError(
-            f"the run was begun with --recurrence {recorded['name']}: resume it with that, not with {name}"
-        )
+        raise InputError(f"the run was begun with recurrence {recorded['name']}: resume it with that, not with {name}")
     if name != "compiled":
         return {"name": name}
     if not _compiled_is_available(device):
-        begun = "the run was begun with" if recorded else "--recurrence compiled asks for"
-        raise CommandError(f"{begun} the compiled recurrence, which is not available here: {kernel.HOW_TO_COMPILE}")
+        begun = "the run was begun with" if recorded else "recurrence compiled asks for"
+        raise InputError(f"{begun} the compiled recurrence, which is not available here: {kernel.HOW_TO_COMPILE}")
     if recorded and recorded["kernel"] != kernel.version():
-        raise CommandError(
+        raise InputError(
             f"the run was begun with version {recorded['kernel']} of the compiled recurrence, and this is "
             f"{kernel.version()}, which may round differently: start a new run"
         )

@@ -29,17 +29,19 @@ c(t) through h(t) and c(t+1):
 equations, differentiated by autograd one operation at a time, to 1e-10 in float64.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recurrence import kernel
-from recurrence.inputs import check_shapes, input_part
+from recurrence.inputs import check_sequence, check_shapes, input_part
 
 
 def lstm_sequence(
     x: Tensor,
-    state: tuple[Tensor, Tensor] | None,
+    state: tuple[Tensor | None, Tensor] | None,
     W_x: Tensor,
     W_h: Tensor,
     b: Tensor,
@@ -64,7 +66,8 @@ def lstm_sequence(
     Raises:
         ValueError: the shapes do not match, or "compiled" is not available for these tensors.
     """
-    h_0, c_0 = state or (None, None)
+    h_0, c_0 = (None, None) if state is None else state
+    check_sequence(x, W_x, W_h, h_0=h_0, c_0=c_0)
     return lstm_states(input_part(x, W_x, b), h_0, c_0, W_h, recurrence, overwrite_z=True)
 
 
@@ -82,9 +85,11 @@ def lstm_states(
         overwrite_z: let the gates take z's memory; z must then be the result of an operation that nobody else reads.
     """
     check_shapes(z, W_h, 4, h_0=h_0, c_0=c_0)
-    zero_h_0, zeros = h_0 is None, z.new_zeros(z.shape[1], W_h.shape[1])
-    h_0 = zeros if h_0 is None else h_0
-    c_0 = zeros if c_0 is None else c_0
+    zero_h_0, shape = h_0 is None, (z.shape[1], W_h.shape[1])
+    # Under autocast z is in a narrower type than the weights: it is that of all but the cells.
+    h_0 = z.new_zeros(shape) if h_0 is None else h_0.to(z.dtype)
+    c_0 = z.new_zeros(shape, dtype=torch.promote_types(z.dtype, W_h.dtype)) if c_0 is None else c_0
+    W_h = W_h.to(z.dtype)
     if recurrence not in ("auto", "bptt", "compiled"):
         raise ValueError(f"the recurrence is auto, bptt or compiled, not {recurrence}")
     compiled = recurrence != "bptt" and kernel.is_available() and kernel.supports(z, c_0)
@@ -99,8 +104,10 @@ class _LSTMStates(torch.autograd.Function):
     """Keeps seven hidden-sized tensors a step: the four gates, c(t), tanh c(t) and h(t). The gates take z's memory."""
 
     @staticmethod
-    def forward(ctx, gates, h_0, c_0, W_h, zero_h_0):
-        T, B, n = gates.shape[0], *h_0.shape
+    def forward(
+        ctx: Any, gates: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor, zero_h_0: bool
+    ) -> tuple[Tensor, Tensor]:
+        T, (B, n) = gates.shape[0], h_0.shape
         h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)  # h[t] is h(t), c[t] is c(t)
         tanh_c = gates.new_empty(T, B, n)  # tanh_c[t] and gates[t] belong to step t + 1
         h[0], c[0] = h_0, c_0
@@ -121,7 +128,7 @@ class _LSTMStates(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_h, grad_c_T):
+    def backward(ctx: Any, grad_h: Tensor, grad_c_T: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
         gates, c, tanh_c, h, W_h = ctx.saved_tensors
         T, n = len(gates), W_h.shape[1]
         first = int(ctx.zero_h_0)  # the first step whose product was computed, counted from 0

@@ -18,11 +18,13 @@ Of each step only h(t) is kept for the backward pass. The tests hold this equal 
 autograd one operation at a time, to 1e-10 in float64.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recurrence.inputs import check_shapes, input_part
+from recurrence.inputs import check_sequence, check_shapes, input_part
 
 
 def rnn_sequence(x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h: Tensor) -> Tensor:
@@ -41,6 +43,7 @@ def rnn_sequence(x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h:
     Raises:
         ValueError: the shapes do not match.
     """
+    check_sequence(x, W_hx, W_hh, h_0=h_0)
     z = input_part(x, W_hx, b_h)
     return rnn_states(z, z.new_zeros(z.shape[1:]) if h_0 is None else h_0, W_hh)
 
@@ -48,12 +51,12 @@ def rnn_sequence(x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h:
 def rnn_states(z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
     """Return h(1) ... h(T) from z(1) ... z(T), (T, B, n) each; the gradient of z is d_a. Other arguments as above."""
     check_shapes(z, W_hh, 1, h_0=h_0)
-    return _RNNStates.apply(z, h_0, W_hh)
+    return _RNNStates.apply(z, h_0, W_hh.to(z.dtype))  # under autocast z is in another type
 
 
 class _RNNStates(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, h_0, W_hh):
+    def forward(ctx: Any, z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
         T, B, n = z.shape
         h = z.new_empty(T + 1, B, n)  # h[t] is h(t); h[0] the initial state
         h[0] = h_0
@@ -65,7 +68,7 @@ class _RNNStates(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_h):
+    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h, W_hh = ctx.saved_tensors
         T, n = len(grad_h), W_hh.shape[0]
         d_a = 1 - h[1:].square()  # (T, B, n): tanh' for all steps at once; the loop multiplies d_h in

@@ -19,7 +19,7 @@ from torch import Tensor
 
 if not __package__:  # found by its bare name
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from common.errors import CommandError
+from common.errors import InputError
 from common.machine import seeded_generator
 from part3.qm9.molecules import Molecules, ScaledMolecules
 from part3.qm9.sources import SPLITS, U0_ATOM, UNKNOWN_SPLIT, read_qm9
@@ -38,7 +38,7 @@ def get_qm9(data_dir: str | None = None, device: str | torch.device = "cpu") -> 
     """Return QM9's training, validation and test molecules, their energies z-scored by the training molecules alone.
 
     Raises:
-        CommandError: QM9 is not in the folder and cannot be downloaded.
+        ValueError: QM9 is not in the folder and cannot be downloaded.
     """
     return split_and_scale(read_qm9(data_dir), device=device)
 
@@ -87,7 +87,7 @@ def split_and_scale(
         num_train: use only this many of the training molecules, drawn with `seed`.
 
     Raises:
-        CommandError: a split would be empty, or there are fewer training molecules than asked for.
+        ValueError: a split would be empty, or there are fewer training molecules than asked for.
     """
     N, splits = len(molecules.splits), molecules.splits.long()
     if (splits == UNKNOWN_SPLIT).all():
@@ -98,15 +98,15 @@ def split_and_scale(
     parts = [(splits == number).nonzero().squeeze(1) for number in range(len(SPLITS))]
     for name, part in zip(SPLITS, parts):
         if len(part) == 0:
-            raise CommandError(f"none of the {N:,} molecules is in the {name} split")
+            raise InputError(f"none of the {N:,} molecules is in the {name} split")
     if num_train:
         num_all = len(parts[0])
         if num_train > num_all:
-            raise CommandError(f"--num_train {num_train} is more than the {num_all:,} training molecules")
+            raise InputError(f"num_train {num_train} is more than the {num_all:,} training molecules")
         order = torch.randperm(num_all, generator=seeded_generator(seed, "training molecules"))
         parts[0] = parts[0][order[:num_train]]
     energies = molecules.energies[parts[0]]
     mean, std = energies.mean().item(), energies.std(correction=0).item()
     if not std > 0:
-        raise CommandError("all training molecules have the same energy: there is nothing to learn")
+        raise InputError("all training molecules have the same energy: there is nothing to learn")
     return tuple(ScaledMolecules(molecules.take(part).to(device), mean, std) for part in parts)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from common.errors import CommandError
-
 if TYPE_CHECKING:
     from torch_geometric.data import Batch, Data
 
@@ -54,7 +52,7 @@ class Molecules(NamedTuple):
             self.splits[indices],
         )
 
-    def to(self, device: torch.device) -> "Molecules":
+    def to(self, device: str | torch.device) -> "Molecules":
         return Molecules(*(tensor.to(device) for tensor in self))
 
 
@@ -127,10 +125,11 @@ def import_optional(module: str) -> ModuleType:
     """Import a module of the packages that only molecules need, and return it.
 
     Raises:
-        CommandError: it is not installed.
+        ModuleNotFoundError: it is not installed.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or module).split(".")[0]
-        raise CommandError(f'molecules need {package}, which is not installed: pip install -e ".[molecules]"') from None
+        message = f'molecules need {package}, which is not installed: pip install -e ".[molecules]"'
+        raise ModuleNotFoundError(message, name=package) from None

@@ -47,7 +47,7 @@ class MLP(nn.Module):
 
     def predict(self, molecules: "Batch") -> Tensor:
         """Return z-scored energies (B, 1) of a batch."""
-        return self(get_mlp_features(molecules).to(self.layers[0].weight.dtype))
+        return self(get_mlp_features(molecules).to(next(self.parameters()).dtype))
 
 
 class GNN(nn.Module):
@@ -133,6 +133,7 @@ class GNN(nn.Module):
     @torch.no_grad()
     def start_from_counts(self, weights: Tensor) -> None:
         """Set the linear function of the counts to `weights` (10,), the constant last, and the rest to 0."""
+        assert self.counts is not None, "the network was built without counts"
         self.counts.weight.copy_(weights[:-1])
         self.counts.bias.copy_(weights[-1])
         for parameter in self.output[-1].parameters():
@@ -144,7 +145,7 @@ class GNN(nn.Module):
         return self(x, molecules.edge_index, molecules.edge_attr, molecules.batch)
 
 
-def build_model(args: Namespace) -> nn.Module:
+def build_model(args: Namespace) -> MLP | GNN:
     """Return the model that the arguments of train.py describe, its weights drawn from the seed."""
     torch.manual_seed(args.seed)
     if args.model == "mlp":

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from common.data import cached_tensors, data_path
-from common.errors import CommandError
+from common.errors import InputError
 from common.paths import ROOT, short_path
 from part3.qm9.molecules import BOND_TYPES, ELEMENTS, HARTREE, Molecules, import_optional
 
@@ -36,11 +36,12 @@ def read_smiles_csv(path: Path) -> Molecules:
     Hartree; optionally `split`: train, valid or test. Lines that cannot be used are left out and counted on stderr.
 
     Raises:
-        CommandError: the file is missing, is truncated, lacks a column, or has no molecule that can be used.
+        ValueError: the file is truncated, lacks a column, or has no molecule that can be used.
+        FileNotFoundError: there is no such file.
     """
     if not path.is_file():
-        raise CommandError(
-            f"{path} does not exist: --smiles_csv expects a table with the columns smiles and g4mp2_atom or u0"
+        raise FileNotFoundError(
+            f"{path} does not exist: a table with the columns smiles and g4mp2_atom or u0 is expected"
         )
     content = path.read_bytes()
     cache = CACHE / f"{hashlib.sha256(content).hexdigest()[:32]}_format{FORMAT}.pt"
@@ -59,7 +60,7 @@ def read_qm9(data_dir: str | None) -> Molecules:
     """Return PyTorch Geometric's QM9 (B3LYP), which it downloads to `<data_dir>/qm9` unless it is there.
 
     Raises:
-        CommandError: it can be neither loaded nor downloaded.
+        ValueError: it can be neither loaded nor downloaded.
     """
     import_optional("rdkit.Chem")  # with RDKit the library downloads text files, without it a pickle
     pyg_datasets = import_optional("torch_geometric.datasets")
@@ -68,19 +69,19 @@ def read_qm9(data_dir: str | None) -> Molecules:
         try:
             torch.load(path, weights_only=True)
         except Exception:
-            raise CommandError(f"{path} is damaged, or PyTorch Geometric did not write it: remove it") from None
+            raise InputError(f"{path} is damaged, or PyTorch Geometric did not write it: remove it") from None
     try:
         dataset = pyg_datasets.QM9(str(folder))
     except Exception as error:  # the network, a zip, a text or a pickle can fail
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise CommandError(
+        raise InputError(
             f"QM9 cannot be loaded from {folder} ({reason}): remove {folder / 'raw'} to download it again, "
-            "give a table with --smiles_csv, or use the built-in molecules (--dataset builtin)"
+            "or take a table of SMILES, or the built-in molecules"
         ) from None
     return from_geometric(dataset)
 
 
-def from_geometric(dataset: object) -> Molecules:
+def from_geometric(dataset: Any) -> Molecules:
     """Return the molecules of a `torch_geometric.datasets.QM9`."""
     data, slices = dataset._data, dataset.slices
     return Molecules(
@@ -102,18 +103,18 @@ def read_table(content: bytes, name: str) -> dict[str, Any]:
     """Return {"molecules": the fields of `Molecules`, "skipped": a line on what was left out, or ""}.
 
     Raises:
-        CommandError: the table is truncated, lacks a column, or has no molecule that can be used.
+        ValueError: the table is truncated, lacks a column, or has no molecule that can be used.
     """
     try:
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error):
-        raise CommandError(f"{name} is not a UTF-8 text with comma-separated columns") from None
+        raise InputError(f"{name} is not a UTF-8 text with comma-separated columns") from None
     header = lines[0] if lines else []
     energy_columns = [column for column in ("g4mp2_atom", "u0") if column in header]
     if "smiles" not in header or not energy_columns:
-        raise CommandError(f"{name} lacks a column: its first line must name smiles and g4mp2_atom or u0 (in Hartree)")
+        raise InputError(f"{name} lacks a column: its first line must name smiles and g4mp2_atom or u0 (in Hartree)")
     if len(lines[-1]) < len(header) and not content.endswith((b"\n", b"\r")):
-        raise CommandError(f"{name} is truncated: it ends in the middle of line {len(lines)}")
+        raise InputError(f"{name} is truncated: it ends in the middle of line {len(lines)}")
 
     found: list[Molecules] = []
     skipped: dict[str, list[str]] = {}
@@ -128,7 +129,7 @@ def read_table(content: bytes, name: str) -> dict[str, Any]:
             except _UnusableLine as reason:
                 skipped.setdefault(str(reason), []).append(f"line {number}")
     if not found:
-        raise CommandError(f"{name} has no molecule that can be used" + (f": {_summary(skipped)}" if skipped else ""))
+        raise InputError(f"{name} has no molecule that can be used" + (f": {_summary(skipped)}" if skipped else ""))
     molecules = {field: torch.cat([getattr(one, field) for one in found], dim=-1) for field in Molecules._fields}
     summary = ""
     if skipped:

@@ -33,11 +33,11 @@ from common.command import (
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
-from common.training import LoopState, Training, TrainingBatches
+from common.training import LoopState, Training, TrainingBatches, default_interval
 from part3.qm9.baselines import baseline_losses, fit_counts
 from part3.qm9.data import get_labels, split_and_scale
 from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, import_optional
-from part3.qm9.networks import build_model
+from part3.qm9.networks import GNN, MLP, build_model
 from part3.qm9.sources import read_built_in, read_qm9, read_smiles_csv
 
 if TYPE_CHECKING:
@@ -66,14 +66,14 @@ def main() -> None:
 
 
 def train(
-    model: nn.Module,
+    model: MLP | GNN,
     lr: float,
     batch_size: int,
     epochs: int,
     seed: int,
     data_dir: str | None,
     args: Namespace | None = None,
-) -> tuple[nn.Module, float, float, list[float], dict[str, Any]]:
+) -> tuple[MLP | GNN, float, float, list[float], dict[str, Any]]:
     """Train a model and test it with the weights that were best in validation.
 
     Args:
@@ -95,17 +95,17 @@ def train(
     train_set, valid_set, test_set = split_and_scale(source, args.num_train, seed, model.device)
     batches = TrainingBatches(len(train_set), batch_size, seed)
     train_steps = epochs * batches.steps_per_epoch
+    args.print_every = args.print_every or default_interval(train_steps, 50)
 
     # Model and optimizer
     if getattr(model, "counts", None) is not None:
-        model.start_from_counts(fit_counts(train_set))
+        model.start_from_counts(fit_counts(train_set))  # type: ignore[operator]
     run = RunFolder(args, f"part3/qm9/{args.model}_seed{seed}", COLUMNS, free_arguments=("smiles_csv",))
     check_energies(run, source)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     scheduler = LambdaLR(optimizer, lambda step: schedule(args.schedule, step, train_steps))
 
-    state = State()
-    saved = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    state, saved = State(), {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     with Training(run, train_steps, state, args.model, **saved) as training:
         model.train()
         while state.step < train_steps:
@@ -124,7 +124,7 @@ def train(
             optimizer.step()
 
             # Evaluate
-            values = {
+            values: dict[str, Any] = {
                 "loss": loss.item(),
                 "learning_rate": scheduler.get_last_lr()[0],
                 "examples_per_second": training.per_second(len(molecules.y)),
@@ -147,14 +147,14 @@ def train(
     return model, result["test_loss"], result["permuted_test_loss"], state.val_losses, result
 
 
-def compute_loss(model: nn.Module, molecules: "Batch", criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def compute_loss(model: MLP | GNN, molecules: "Batch", criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return `criterion` of the predicted and the true z-scored energies (B,) of a batch."""
     return criterion(model.predict(molecules).squeeze(1), get_labels(molecules))
 
 
 @torch.no_grad()
 def evaluate_model(
-    model: nn.Module, data_loader: Iterable["Batch"], criterion: Callable[[Tensor, Tensor], Tensor], permute: bool
+    model: MLP | GNN, data_loader: Iterable["Batch"], criterion: Callable[[Tensor, Tensor], Tensor], permute: bool
 ) -> float:
     """Return the mean of a criterion over all molecules, whatever the batches' sizes.
 
@@ -196,7 +196,7 @@ def schedule(name: str, step: int, train_steps: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * step / train_steps))
 
 
-def validate(model: nn.Module, valid_set: ScaledMolecules, training: Training) -> dict[str, float]:
+def validate(model: MLP | GNN, valid_set: ScaledMolecules, training: Training) -> dict[str, float]:
     """Return the mean squared error in z-units and the mean absolute error in meV."""
     loss = evaluate_model(model, valid_set.batches(EVALUATION_BATCH), nn.MSELoss(), permute=False)
     training.check_finite(validation_loss=loss)
@@ -207,7 +207,7 @@ def validate(model: nn.Module, valid_set: ScaledMolecules, training: Training) -
 
 
 def result_of(
-    model: nn.Module, train_set: ScaledMolecules, valid_set: ScaledMolecules, test_set: ScaledMolecules, state: State
+    model: MLP | GNN, train_set: ScaledMolecules, valid_set: ScaledMolecules, test_set: ScaledMolecules, state: State
 ) -> dict[str, Any]:
     """Test a model, with the atoms numbered as given and renumbered, and return the content of result.json."""
 
@@ -247,9 +247,8 @@ def read_source(dataset: str, smiles_csv: str | None, data_dir: str | None) -> M
 def check_energies(run: RunFolder, source: Molecules) -> None:
     """Record what tells two sources apart; raise a CommandError where a resumed run was trained on another one."""
     energies = {"number": len(source.energies), "sum_ev": source.energies.sum().item()}
-    if run.recorded("energies") not in (None, energies):
+    if run.keep("energies", energies) != energies:
         raise CommandError(f"{run} was trained on other molecules: resume it with its own")
-    run.metadata["energies"] = energies
 
 
 def describe(model: str, result: dict[str, Any], run: str, built_in: bool) -> None:
@@ -281,7 +280,8 @@ def draw(metrics: dict[str, list[tuple[int, float]]], steps_per_epoch: int, path
         epochs = [step / steps_per_epoch for step, _ in metrics[name]]
         axes.plot(epochs, [value for _, value in metrics[name]], **style)
 
-    plot("loss", label="training batch", color="0.6", linewidth=0.8)
+    dot = "." if len(metrics["loss"]) == 1 else None  # a line needs two points
+    plot("loss", label="training batch", color="0.6", linewidth=0.8, marker=dot)
     plot("validation_loss", label="validation", marker="o")
     axes.set(xlabel="epoch", ylabel="squared error of the z-score", yscale="log")
     axes.legend()
@@ -311,7 +311,8 @@ def build_parser() -> ArgumentParser:
     add("--batch_size", type=positive_int, default=128, help="molecules in each step")
     add("--epochs", type=positive_int, help="passes over the training molecules; default 10, for the built-in ones 100")
     add("--seed", type=non_negative_int, default=42, help="seed of weights, order and renumbering")
-    add("--print_every", type=positive_int, default=50, help="steps between two logged training batches")
+    interval = "steps between two logged training batches; default a twentieth of all, at most 50"
+    add("--print_every", type=positive_int, help=interval)
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3/qm9")
     return parser
@@ -328,7 +329,7 @@ def parse_arguments(words: list[str] | None = None) -> Namespace:
 
 
 def course_arguments(
-    model: nn.Module, lr: float, batch_size: int, epochs: int, seed: int, data_dir: str | None
+    model: MLP | GNN, lr: float, batch_size: int, epochs: int, seed: int, data_dir: str | None
 ) -> Namespace:
     """Return the arguments of a training on QM9 with the course's settings."""
     defaults = vars(parse_arguments(["--dataset", "qm9"]))

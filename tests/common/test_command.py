@@ -18,7 +18,7 @@ from common.command import (
     positive_int,
     run_command,
 )
-from common.errors import CommandError
+from common.errors import CommandError, InputError
 from common.paths import ROOT
 
 
@@ -33,6 +33,9 @@ def raises(error):
         (CommandError("diverged", exit_code=1), 1, "diverged"),
         (OSError(28, "No space left on device", "x.pt"), 2, "No space left on device: x.pt"),
         (OSError("no reason"), 2, "no reason"),
+        (InputError("the text is empty"), 2, "the text is empty"),
+        (FileNotFoundError("a.txt does not exist"), 2, "a.txt does not exist"),
+        (ModuleNotFoundError("molecules need rdkit"), 2, "molecules need rdkit"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -43,9 +46,15 @@ def test_run_command_ends_in_one_line(error, exit_code, line, capsys):
     assert capsys.readouterr().err.endswith(f": {line}\n")
 
 
-def test_run_command_hides_no_bug():
-    with pytest.raises(ZeroDivisionError):
-        run_command(lambda: 1 / 0)
+@pytest.mark.parametrize("bug", [ZeroDivisionError(), ValueError("shapes do not match"), ImportError("a circle")])
+def test_run_command_hides_no_bug(bug):
+    with pytest.raises(type(bug)):
+        run_command(lambda: raises(bug))
+
+
+def test_an_input_error_is_a_value_error_for_who_calls_from_python():
+    with pytest.raises(ValueError, match="the text is empty"):
+        raises(InputError("the text is empty"))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_downloads_are_verified(https_server, tmp_path, capsys):
     assert not list((tmp_path / "data" / "text").iterdir())
     assert find_data("text/a.txt", data_dir, f"{address}/a.txt", right).read_text() == "abc"
     assert not capsys.readouterr().err  # no progress bar if stderr is not a terminal
-    with pytest.raises(CommandError, match=r"cannot be had \(.*\): put the file at .*b\.txt by hand"):
+    with pytest.raises(CommandError, match=r"cannot be downloaded \(.*\): put the file at .*b\.txt by hand"):
         find_data("text/b.txt", data_dir, f"{address}/b.txt", right)
     with pytest.raises(ValueError, match="https"):
         find_data("text/c.txt", data_dir, "http://localhost/a.txt", right)

@@ -29,7 +29,7 @@ def trained(run_dir, steps=1, **options):
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 nor a zip"])
 def test_load_checkpoint_refuses_other_files(tmp_path, content):
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(CommandError, match="damaged or not a checkpoint"):
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
         load_checkpoint(tmp_path / "x.pt")
 
 
@@ -39,14 +39,14 @@ def test_load_checkpoint_notices_a_flipped_bit_in_the_weights(tmp_path):
     content = bytearray((tmp_path / "x.pt").read_bytes())
     content[content.index(torch.full((10,), 7.0).numpy().tobytes()) + 2] ^= 1
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(CommandError, match="damaged"):
+    with pytest.raises(ValueError, match="damaged"):
         load_checkpoint(tmp_path / "x.pt")
 
 
 def test_load_checkpoint_runs_no_code(tmp_path):
     """A pickle that would call a function when it is loaded."""
     torch.save({"step": 1, "arguments": functools.partial(print, "owned")}, tmp_path / "x.pt")
-    with pytest.raises(CommandError, match="damaged or not a checkpoint"):
+    with pytest.raises(ValueError, match="damaged or not a checkpoint"):
         load_checkpoint(tmp_path / "x.pt")
 
 
@@ -89,7 +89,7 @@ def test_a_row_that_a_kill_has_cut_is_dropped(tmp_path, cut):
 
 
 def test_tensorboard_reads_a_run_resumed_within_a_second_in_order(tmp_path):
-    """Event files of one second are read in the order of process ids: here the killed run's is the last there can be."""
+    """Event files of one second are read in the order of process ids: here the killed run's is the last of all."""
     killed = trained(tmp_path / "run", steps=2)
     (file,) = killed.path.glob("events.out.tfevents.*")
     file.rename(file.with_name(f"events.out.tfevents.{int(time.time()):010d}.zzz.9.0"))
@@ -178,8 +178,23 @@ def test_free_arguments_may_differ_when_a_run_is_resumed(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["arguments"]["train_steps"] == 10
     later = arguments(tmp_path, resume=True, train_steps=20, device="cuda", data_dir="elsewhere")
     assert RunFolder(later, "part/run", columns, free).saved_step == 1
-    with pytest.raises(CommandError, match="was trained with --train_steps None, not 20"):
+    with pytest.raises(CommandError, match="was trained without --train_steps, not with 20"):
         RunFolder(later, "part/run", columns)
+
+
+def test_a_resumed_run_keeps_what_its_free_arguments_began_with(tmp_path):
+    def run(train_steps, resume):
+        args = arguments(tmp_path, resume=resume, train_steps=train_steps)
+        return RunFolder(args, "part/run", ("loss",), free_arguments=("train_steps",))
+
+    with run(200, resume=False) as begun:
+        pass
+    assert begun.recorded("eval_every") is None
+    with run(200, resume=True) as begun:  # killed before its first checkpoint
+        assert begun.keep("eval_every", 10) == 10
+        begun.save_checkpoint(1, state={})
+    resumed = run(10_000, resume=True)
+    assert resumed.keep("eval_every", 500) == 10 and resumed.metadata == {"eval_every": 10}
 
 
 def test_metadata_is_in_config_and_checkpoints(tmp_path):

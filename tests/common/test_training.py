@@ -12,7 +12,7 @@ from torch import nn
 import common.distributed
 from common.errors import CommandError
 from common.run_folder import RunFolder, load_checkpoint, read_metrics
-from common.training import LoopState, Training, TrainingBatches
+from common.training import LoopState, Training, TrainingBatches, default_interval
 
 COLUMNS = ("loss", "noise", "seconds")
 
@@ -154,6 +154,17 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert_equal(stopped, whole)
 
 
+def test_a_short_run_is_evaluated_twenty_times_a_long_one_at_the_longest_interval():
+    assert [default_interval(steps, 500) for steps in (1, 19, 200, 9_999, 10_000, 1_000_000)] == [
+        1,
+        1,
+        10,
+        499,
+        500,
+        500,
+    ]
+
+
 def test_divergence_is_one_line(tmp_path):
     run = RunFolder(Namespace(run_dir=str(tmp_path), resume=False), "part/run", COLUMNS)
     state = State(step=1_000)
@@ -194,7 +205,7 @@ def test_drop_last_leaves_out_what_does_not_fill_a_batch():
     epoch = torch.cat([batches.indices(step) for step in range(4)])
     assert len(epoch) == len(set(epoch.tolist())) == 20
     assert len(batches.indices(4)) == 5  # the next epoch's first
-    with pytest.raises(CommandError, match="--batch_size 24 is more than the 23 training examples"):
+    with pytest.raises(ValueError, match="batch_size 24 is more than the 23 training examples"):
         TrainingBatches(num_examples=23, batch_size=24, seed=0, drop_last=True)
     assert TrainingBatches(num_examples=23, batch_size=24, seed=0).steps_per_epoch == 1
 

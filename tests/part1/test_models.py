@@ -115,6 +115,15 @@ def test_from_torch_undoes_to_torch_and_adds_both_biases(Model):
 
 
 @pytest.mark.parametrize("Model", [VanillaRNN, LSTM])
+def test_conversion_keeps_all_digits_of_float64(Model):
+    model = build(Model, 10).double()
+    for parameter in model.parameters():
+        parameter.data += 1e-12 * torch.rand_like(parameter)
+    again = Model.from_torch(*model.to_torch())
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("Model", [VanillaRNN, LSTM])
 def test_from_torch_without_biases(Model):
     library, output = LIBRARY[Model](10, 5, bias=False), nn.Linear(5, 10, bias=False)
     x = F.one_hot(digits(4, 6).long(), 10).float()

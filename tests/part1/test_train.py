@@ -190,6 +190,15 @@ def test_more_steps_continue_a_finished_run(reference, tmp_path):
     assert torch.equal(contents(tmp_path)[0]["model"]["W_hh"], contents(reference)[0]["model"]["W_hh"])
 
 
+def test_a_short_run_has_a_curve_and_keeps_its_intervals_when_it_goes_on(tmp_path):
+    words = [*SMALL[:-4], "--run_dir", tmp_path]
+    assert train(*words, "--train_steps", 60).returncode == 0
+    assert train(*words, "--train_steps", 66, "--resume").returncode == 0
+    steps = [step for step, _ in read_metrics(tmp_path / "metrics.csv")["validation_loss"]]
+    assert steps == list(range(3, 67, 3))
+    assert "was trained without --eval_every, not with 20" in one_line(train(*words, "--eval_every", 20, "--resume"))
+
+
 def test_divergence_stops_with_a_clear_line_and_a_good_checkpoint(tmp_path):
     words = ["--optimizer", "sgd", "--learning_rate", "1e38", "--max_norm", "1e38", "--eval_every", "1", *SMALL[:-2]]
     error = one_line(train(*words, "--run_dir", tmp_path), exit_code=1)

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import part2.dataset
-from common.errors import CommandError
 from part2.dataset import (
     UNKNOWN,
     ContiguousStreams,
@@ -171,17 +170,17 @@ def test_line_ends_and_byte_order_mark(tmp_path):
 )
 def test_files_that_are_no_text(tmp_path, content, message):
     (tmp_path / "text.txt").write_bytes(content)
-    with pytest.raises(CommandError, match=message):
+    with pytest.raises(ValueError, match=message):
         TextDataset(tmp_path / "text.txt", 30)
 
 
 def test_too_short_for_streams_or_a_tail(tmp_path):
-    with pytest.raises(CommandError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         Corpus(tmp_path / "none.txt")
     (tmp_path / "text.txt").write_text("abcdefghi")
-    with pytest.raises(CommandError, match="too few for 4 streams"):
+    with pytest.raises(ValueError, match="too few for 4 streams"):
         ContiguousStreams(Corpus(tmp_path / "text.txt"), 3, 4, 0)
-    with pytest.raises(CommandError, match="too short to keep a part of it"):
+    with pytest.raises(ValueError, match="too short to keep a part of it"):
         next(held_out_batches(Corpus(tmp_path / "text.txt", 0.1)))
 
 
@@ -245,7 +244,7 @@ def test_memory_stays_flat_for_a_large_text(tmp_path):
 def test_encode_names_the_character_it_does_not_know():
     assert encode("baab", "ab") == [1, 0, 0, 1]
     with pytest.raises(
-        CommandError, match=r"character 3 of 'ab\u00e9' is '\u00e9' \(U\+00E9\), which the model has never seen"
+        ValueError, match=r"character 3 of 'ab\u00e9' is '\u00e9' \(U\+00E9\), which the model has never seen"
     ):
         encode("ab\u00e9", "ab")
 

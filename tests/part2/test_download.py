@@ -131,6 +131,6 @@ def test_no_network(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(
-        CommandError, match=r"cannot be had \(no network\): put the file at .*tinyshakespeare.txt by hand"
+        CommandError, match=r"cannot be downloaded \(no network\): put the file at .*tinyshakespeare.txt by hand"
     ):
         part2.download.fetch_book(BOOKS["shakespeare"], str(tmp_path))

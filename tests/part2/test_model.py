@@ -1,5 +1,6 @@
 """part2/model.py: equal to torch.nn's modules, and writing as its own distribution says."""
 
+import doctest
 import math
 from argparse import Namespace
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import part2.model
 from part2.model import LSTM, TextGenerationModel, choose, drop
 
 
@@ -48,6 +50,56 @@ def test_one_layer_called_as_graders_do():
     for T, B in ((1, 1), (9, 4)):
         assert layer(torch.randn(T, B, 5)).shape == (T, B, 7)
     assert sum(parameter.numel() for parameter in layer.parameters()) == 4 * (7 * 5 + 7 * 7 + 7)
+
+
+def float64_lstm(**options):
+    """A library LSTM, its weights drawn in float64, both biases among them."""
+    torch.manual_seed(0)
+    return nn.LSTM(5, 7, dtype=torch.float64, **options)
+
+
+def test_two_layers_of_a_library_lstm_taken_one_by_one():
+    library = float64_lstm(num_layers=2)
+    first, second = (LSTM.from_torch(library, layer=k) for k in range(2))
+    x = torch.randn(9, 4, 5, dtype=torch.float64)
+    h, state_1 = first.states(x[:6])
+    h, state_2 = second.states(h)
+    more, last_1 = first.states(x[6:], state_1)
+    more, last_2 = second.states(more, state_2)
+    expected, (h_T, c_T) = library(x)
+    assert (torch.cat((h, more)) - expected).abs().max() < 1e-10
+    for (h, c), h_expected, c_expected in zip((last_1, last_2), h_T, c_T):
+        assert (h - h_expected).abs().max() < 1e-10 and (c - c_expected).abs().max() < 1e-10
+    with pytest.raises(ValueError, match=r"has 2 layers: name one, as in from_torch\(lstm, layer=0\)"):
+        LSTM.from_torch(library)
+
+
+def test_a_layer_to_torch_and_back():
+    layer = LSTM.from_torch(float64_lstm())
+    library, x = layer.to_torch(), torch.randn(9, 4, 5, dtype=torch.float64)
+    assert type(library) is nn.LSTM and (library(x)[0] - layer(x)).abs().max() < 1e-10
+    again = LSTM.from_torch(library)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), layer.parameters()))
+    for other in (float64_lstm(bidirectional=True), float64_lstm(proj_size=2), float64_lstm(bias=False), nn.GRU(5, 7)):
+        with pytest.raises(ValueError, match=r"only a one-directional nn\.LSTM with biases"):
+            LSTM.from_torch(other)
+
+
+def test_conversion_keeps_all_digits_of_float64():
+    library = nn.Embedding(11, 5).double(), float64_lstm(num_layers=2), nn.Linear(7, 11, dtype=torch.float64)
+    model = TextGenerationModel.from_torch(*library)
+    again = TextGenerationModel.from_torch(*model.to_torch())
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_the_docstrings_example_runs():
+    results = doctest.testmod(part2.model)
+    assert results.attempted and not results.failed
+
+
+def test_a_state_for_another_number_of_layers_is_refused():
+    with pytest.raises(ValueError, match=r"must have one \(h, c\) for each of 2 layers, not 1"):
+        build().run(characters(3, 4), [(torch.zeros(4, 7), torch.zeros(4, 7))])
 
 
 def test_the_whole_pass_equals_the_pass_in_pieces():

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from common.data import data_path
-from common.errors import CommandError
 from part2.dataset import IGNORED
 from part2.poems import END, FIRST_CHARACTERS, RARE, PoemBatches, PoemCorpus, held_out_poems, read_poems
 
@@ -128,12 +127,14 @@ def test_the_tang_poems():
 )
 def test_files_that_hold_no_poems(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CommandError, match=message):
+    with pytest.raises(ValueError, match=message):
         PoemCorpus(str(tmp_path / name), 50)
 
 
 def test_missing_poems(tmp_path):
-    with pytest.raises(CommandError, match=r"none does not exist: --poems takes builtin, tang, or a path"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none does not exist: the poems are builtin, tang, or those at a path"
+    ):
         PoemCorpus(str(tmp_path / "none"), 50)
-    with pytest.raises(CommandError, match=r"fetch it with `python part2/download\.py tang`"):
+    with pytest.raises(FileNotFoundError, match=r"fetch it with `python part2/download\.py tang`"):
         PoemCorpus("tang", 50, data_dir=str(tmp_path))

@@ -214,6 +214,29 @@ def test_poems_are_learnt_and_written(tmp_path):
     ]  # each epoch
 
 
+def test_a_short_run_has_a_curve_and_keeps_its_intervals_when_it_goes_on(tmp_path):
+    words = [*TINY, "--txt_file", ROOT / "LICENSE", "--run_dir", tmp_path]
+    assert train(*words, "--train_steps", 40).returncode == 0
+    assert train(*words, "--train_steps", 48, "--resume").returncode == 0
+    steps = [step for step, _ in read_metrics(tmp_path / "metrics.csv")["held_out_loss"]]
+    assert steps == list(range(2, 49, 2))
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert [stage["step"] for stage in samples] == [8, 16, 24, 32, 40, 48]
+
+
+def test_dropout_and_the_probability_to_keep_are_one_setting(monkeypatch):
+    import part2.train
+
+    def parsed(*words):
+        monkeypatch.setattr(sys, "argv", ["part2/train.py", *words])
+        return part2.train.parse_arguments()
+
+    for dropout, kept in (("0", 1.0), ("0.2", 0.8), ("0.7", 0.3)):
+        assert parsed("--dropout", dropout) == parsed("--dropout_keep_prob", str(kept))
+        assert parsed("--dropout", dropout).dropout_keep_prob == kept
+    assert parsed().dropout_keep_prob == 1.0
+
+
 def test_schedules(tmp_path):
     words = [
         *SMALL,
@@ -269,6 +292,8 @@ def test_a_run_is_resumed_with_its_own_text_only(reference, tmp_path):
         (["--poems", "LICENSE"], "LICENSE is not a collection of poems"),
         (["--train_steps", "5", "--num_epochs", "2"], "argument --num_epochs: not allowed with argument --train_steps"),
         (["--dropout_keep_prob", "0"], "must be above 0 and at most 1, not 0"),
+        (["--dropout", "1"], "argument --dropout: must be at least 0 and below 1, not 1"),
+        (["--dropout", "0.1", "--dropout_keep_prob", "0.9"], "not allowed with argument --dropout"),
         (["--lr", "inf"], "must be a finite number above 0, not inf"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         (["--init", "ones"], "argument --init: invalid choice: 'ones'"),

@@ -1,8 +1,13 @@
 """part3/gcn.py against the dense formula and PyTorch Geometric's GCNConv, in float64."""
 
+import doctest
+
 import pytest
 import torch
 
+import part3.gat
+import part3.gcn
+import part3.graph
 from part3.gat import GAT
 from part3.gcn import GCN, GCNLayer, drop
 from part3.graph import SparseMatrix, add_self_loops, adjacency, distances, identity, normalise
@@ -109,6 +114,25 @@ def test_reset_parameters_draws_what_a_new_model_draws():
         model.reset_parameters(torch.Generator().manual_seed(1))
         new = Model([5, 8, 3], generator=torch.Generator().manual_seed(1))
         assert all(torch.equal(a, b) for a, b in zip(model.parameters(), new.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("module", [part3.graph, part3.gcn, part3.gat])
+def test_the_docstrings_examples_run(module):
+    results = doctest.testmod(module)
+    assert results.attempted and not results.failed
+
+
+@pytest.mark.parametrize("Model", [GCN, GAT])
+def test_graph_and_features_that_do_not_match_are_refused(Model):
+    edges, X = torch.tensor([[0, 1, 2], [1, 2, 3]]), torch.rand(4, 5)
+    A, model = normalise(add_self_loops(adjacency(edges))), Model([5, 8, 3])
+    assert model(A, X).shape == (4, 3)
+    for features in (torch.rand(3, 5), torch.rand(4, 6), torch.rand(5), X.double(), identity(4)):
+        with pytest.raises(ValueError, match=r"the features must be \(4, 5\) of torch\.float32, .*, not \("):
+            model(A, features)
+    for graph, found in ((edges, r"Tensor \(2, 3\)"), (X, r"Tensor \(4, 5\)"), (A.to_dense(), r"Tensor \(4, 4\)")):
+        with pytest.raises(ValueError, match=rf"the graph must be an \(N, N\) SparseMatrix, .* not a {found}"):
+            model(graph, X)
 
 
 def test_a_layer_prints_its_sizes():

@@ -45,6 +45,48 @@ def test_an_edge_to_a_node_that_does_not_exist_is_refused(node):
         adjacency(torch.tensor([[0], [node]]), 2)
 
 
+def test_edges_are_a_2_by_E_tensor_or_array_or_pairs():
+    edges = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    expected = adjacency(edges, 4).to_dense()
+    pairs = [(0, 1), (1, 2), (2, 3)]
+    for given in (edges, edges.int(), edges.numpy(), pairs, [list(pair) for pair in pairs], iter(pairs)):
+        assert torch.equal(adjacency(given).to_dense(), expected)
+    assert adjacency([], 3).to_dense().tolist() == torch.zeros(3, 3).tolist()
+    two = [(0, 1), (2, 3)]  # as a tensor these pairs are another graph: that of the edges 0-2 and 1-3
+    assert adjacency(two).to_dense().nonzero().tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (
+            torch.tensor([[0, 1], [1, 2], [2, 3]]),
+            r"edge_index, .*, not a \(3, 2\) tensor of int64: edges\.t\(\) is \(2, E\)",
+        ),
+        (torch.tensor([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0]]), r"not a \(2, 3\) tensor of float32$"),
+        (torch.tensor([0, 1]), r"not a \(2,\) tensor of int64$"),
+        (torch.ones(2, 3, dtype=torch.bool), r"not a \(2, 3\) tensor of bool$"),
+        ([[0, 1, 2], [1, 2, 3]], r"an edge must be a pair of node numbers, not \[0, 1, 2\]"),
+        ([("Ann", "Bob")], r"an edge must be a pair of node numbers, not \('Ann', 'Bob'\)"),
+        ([(0, 1.5)], r"an edge must be a pair of node numbers, not \(0, 1\.5\)"),
+        ([], "of a graph without edges num_nodes must be given"),
+    ],
+)
+def test_other_edges_are_refused(edges, message):
+    with pytest.raises(ValueError, match=message):
+        adjacency(edges)
+
+
+def test_parts_and_products_that_do_not_match_are_refused():
+    A = adjacency([(0, 1), (1, 2)])
+    with pytest.raises(ValueError, match=r"must be \(E,\) each, not \(2,\), \(1,\), \(2,\)"):
+        SparseMatrix(torch.tensor([0, 1]), torch.tensor([1]), torch.ones(2), (2, 2))
+    with pytest.raises(ValueError, match=r"a \(3, 3\) matrix cannot be multiplied by \(4, 2\)"):
+        A @ torch.rand(4, 2)
+    with pytest.raises(ValueError, match=r"holds torch\.float32, not torch\.float64: take A\.to\(torch\.float64\)"):
+        A @ torch.rand(3, 2, dtype=torch.float64)
+
+
 def test_duplicate_edges_both_directions_and_loops_count_once_or_not():
     A = adjacency(torch.tensor([[0, 1, 0, 2, 3], [1, 0, 1, 2, 2]]), 5)
     expected = torch.zeros(5, 5)

@@ -57,6 +57,11 @@ def reference(tmp_path_factory):
     return folder
 
 
+def test_a_short_run_has_a_curve(tmp_path, monkeypatch):
+    in_process(["--epochs", 5, "--run_dir", tmp_path], monkeypatch)
+    assert [step for step, _ in read_metrics(tmp_path / "metrics.csv")["loss"]] == [1, 2, 3, 4, 5]
+
+
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
     figures = {f"{name}.{suffix}" for name in ("curves", "club") for suffix in ("png", "pdf")}

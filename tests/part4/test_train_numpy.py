@@ -68,6 +68,13 @@ def reference(tmp_path_factory):
     return folder
 
 
+def test_a_short_run_has_a_curve_and_keeps_its_intervals_when_it_goes_on(tmp_path):
+    words = [*SMALL[:-4], "--run_dir", tmp_path]  # 3 steps in an epoch
+    train_here(*words, "--num_epochs", 1)
+    train_here(*words, "--num_epochs", 14, "--resume")  # of 42 steps every second one would be logged
+    assert [step for step, _ in read_metrics(tmp_path / "metrics.csv")["loss"]] == list(range(1, 43))
+
+
 @pytest.mark.parametrize("channels", [[], [4], [3, 4, 5]])
 def test_loss_and_all_gradients_equal_pytorch(channels):
     """In float64, with an odd side that the pooling windows do not tile; without blocks it is the linear classifier."""
@@ -232,8 +239,8 @@ def test_divergence_stops_with_a_clear_line(tmp_path, capsys, monkeypatch):
     ("words", "message"),
     [
         (["--batch_size", "0"], "argument --batch_size: must be at least 1, not 0"),
-        (["--batch_size", "101", "--num_train", "100"], "--batch_size 101 is more than the 100 training examples"),
-        (["--num_train", "1000000"], "--num_train 1000000 is more than the 4,500 training images there are"),
+        (["--batch_size", "101", "--num_train", "100"], "batch_size 101 is more than the 100 training examples"),
+        (["--num_train", "1000000"], "num_train 1000000 is more than the 4,500 training images there are"),
         (["--channels", "0"], "argument --channels: must be at least 1, not 0"),
         (["--channels", *["2"] * 6], "6 blocks halve 32 pixels to nothing; at most 5 fit"),
         (["--learning_rate", "nan"], "argument --learning_rate/--lr: must be a finite number above 0, not nan"),

@@ -8,7 +8,6 @@ import torch
 
 import part1.train
 import part2.train
-from common.errors import CommandError
 from common.paths import ROOT
 from recurrence import kernel
 from recurrence.choice import choose_recurrence
@@ -39,12 +38,12 @@ def test_auto_is_the_fastest_there_is(available):
 
 def test_auto_without_the_kernel(unavailable):
     assert choose_recurrence("auto", LSTM, CPU) == {"name": "bptt"}
-    with pytest.raises(CommandError, match="asks for the compiled recurrence, which is not available here: python -m"):
+    with pytest.raises(ValueError, match="asks for the compiled recurrence, which is not available here: python -m"):
         choose_recurrence("compiled", LSTM, CPU)
 
 
 def test_what_a_model_does_not_have():
-    with pytest.raises(CommandError, match="--recurrence compiled: this model has loop, bptt"):
+    with pytest.raises(ValueError, match="recurrence compiled: this model has loop, bptt"):
         choose_recurrence("compiled", RNN, CPU)
 
 
@@ -52,14 +51,14 @@ def test_a_resumed_run_keeps_its_way(available):
     assert choose_recurrence("auto", LSTM, CPU, {"name": "bptt"}) == {"name": "bptt"}
     assert choose_recurrence("auto", LSTM, CPU, COMPILED) == COMPILED
     assert choose_recurrence("compiled", LSTM, CPU, COMPILED) == COMPILED
-    with pytest.raises(CommandError, match="begun with --recurrence bptt: resume it with that, not with loop"):
+    with pytest.raises(ValueError, match="begun with recurrence bptt: resume it with that, not with loop"):
         choose_recurrence("loop", LSTM, CPU, {"name": "bptt"})
-    with pytest.raises(CommandError, match="begun with version 0123 of the compiled recurrence, and this is"):
+    with pytest.raises(ValueError, match="begun with version 0123 of the compiled recurrence, and this is"):
         choose_recurrence("auto", LSTM, CPU, {"name": "compiled", "kernel": "0123"})
 
 
 def test_a_resumed_run_whose_kernel_is_gone(unavailable):
-    with pytest.raises(CommandError, match="was begun with the compiled recurrence, which is not available here"):
+    with pytest.raises(ValueError, match="was begun with the compiled recurrence, which is not available here"):
         choose_recurrence("auto", LSTM, CPU, COMPILED)
 
 
@@ -87,7 +86,7 @@ def test_a_kernel_compiled_or_lost_in_between_changes_no_bit(part, begun, tmp_pa
     train("whole", 20, with_kernel=compiled)
     train("resumed", 10, with_kernel=compiled)
     if compiled:
-        with pytest.raises(CommandError, match="was begun with the compiled recurrence, which is not available here"):
+        with pytest.raises(ValueError, match="was begun with the compiled recurrence, which is not available here"):
             train("resumed", 20, "--resume", with_kernel=False)
     train("resumed", 20, "--resume", with_kernel=True)
     assert_same_run(tmp_path / "resumed", tmp_path / "whole")

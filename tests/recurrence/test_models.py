@@ -84,6 +84,57 @@ def test_bfloat16_with_float32_cells_in_every_way(recurrence, request):
     assert (h - exact).abs().max() < 0.02
 
 
+@pytest.mark.parametrize("recurrence", ["loop", "bptt", "compiled"])
+def test_float64_inputs_and_float32_states_in_every_way(recurrence, request):
+    """Cells keep the wider type, states that were carried along are brought to that of the inputs."""
+    if recurrence == "compiled":
+        request.getfixturevalue("compiled_kernel")
+    model = text_lstm(recurrence)
+    _, (h_T, c_T) = model.states(numbers(T, B, d))
+    assert h_T.dtype == c_T.dtype == torch.float64
+    zeros = torch.zeros(B, n)
+    h, (_, c_T) = model.states(numbers(T, B, d).bfloat16(), (zeros, zeros))
+    assert h.dtype == torch.bfloat16 and c_T.dtype == torch.float32
+
+
+@pytest.mark.parametrize("state", [False, True], ids=["from zero", "from a state"])
+@pytest.mark.parametrize("recurrence", ["loop", "bptt", "compiled"])
+@pytest.mark.parametrize("build", [vanilla_rnn, lstm, text_lstm])
+def test_every_way_runs_under_autocast(build, recurrence, state, request):
+    if recurrence == "compiled":
+        if build is vanilla_rnn:
+            pytest.skip("the RNN has no compiled recurrence")
+        request.getfixturevalue("compiled_kernel")
+    model = build(recurrence)
+    x, h_0, c_0 = (numbers(*shape).detach().float() for shape in ((B, T, d), (B, n), (B, n)))
+    x, initial = x.transpose(0, 1) if build is text_lstm else x, h_0 if build is vanilla_rnn else (h_0, c_0)
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            values = model.states(x, initial if state else None)
+        h = values if build is vanilla_rnn else values[0]
+        found.append((h.float(), *torch.autograd.grad(h.float().sin().sum(), list(model.parameters())[:3])))
+    for exact, rough in zip(*found):
+        assert rough.dtype == torch.float32 and 0 < (rough - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("recurrence", ["loop", "bptt", "compiled"])
+@pytest.mark.parametrize(("build", "prefix"), [(vanilla_rnn, (B, T)), (lstm, (B, T)), (text_lstm, (T, B))])
+def test_other_shapes_are_refused_in_every_way(build, prefix, recurrence, request):
+    if recurrence == "compiled":
+        if build is vanilla_rnn:
+            pytest.skip("the RNN has no compiled recurrence")
+        request.getfixturevalue("compiled_kernel")
+    model, no_steps = build(recurrence), tuple(0 if size == T else size for size in prefix)
+    for shape in (prefix[:1], (*prefix, d + 1), (*no_steps, d)):
+        with pytest.raises(ValueError, match=r"the inputs? must be \("):
+            model.states(torch.randn(shape))
+    for shape in ((1, B, n), (B + 1, n), (B, n + 1)):
+        other = torch.zeros(shape)
+        with pytest.raises(ValueError, match=r"h_0 must be \(5, 6\) for these inputs, not "):
+            model.states(torch.randn(*prefix, d), other if build is vanilla_rnn else (other, torch.zeros(B, n)))
+
+
 @pytest.mark.parametrize(("build", "other"), [(vanilla_rnn, "compiled"), (lstm, "numpy"), (text_lstm, "fast")])
 def test_unknown_ways_are_named(build, other):
     with pytest.raises(ValueError, match=f"has the recurrences auto, loop, bptt.*, not {other}"):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 import part3.qm9.train
+from common import experiment
 from common.errors import CommandError
 from common.run_folder import read_metrics
 from part3.experiments import qm9
@@ -253,8 +255,11 @@ def test_divergence_stops_with_a_clear_line(tmp_path, monkeypatch, capsys):
         (["--gnn_num_blocks", "0"], "argument --gnn_num_blocks: must be at least 1"),
         (["--max_ring", "2"], "argument --max_ring: the smallest ring has 3 atoms, not 2"),
         (["--max_ring", "-3"], "argument --max_ring: must be at least 0"),
-        (["--num_train", "82"], "--num_train 82 is more than the 81 training molecules"),
-        (["--smiles_csv", "no.csv"], "no.csv does not exist: --smiles_csv expects a table"),
+        (["--num_train", "82"], "num_train 82 is more than the 81 training molecules"),
+        (
+            ["--smiles_csv", "no.csv"],
+            "no.csv does not exist: a table with the columns smiles and g4mp2_atom or u0 is expected",
+        ),
         (["--smiles_csv", "LICENSE"], "LICENSE lacks a column"),
         (["--smiles_csv", "common"], "common does not exist"),
         (["--smiles_csv", "a.csv", "--dataset", "qm9"], "not allowed with argument"),
@@ -403,7 +408,7 @@ def test_a_table_is_refused_in_a_function_as_well():
 
 
 def test_the_comparison_runs_every_model_on_both_sizes():
-    plan = qm9.plan()
+    plan = qm9.full_plan()
     assert len(plan) == len(set(plan)) == len(qm9.MODELS) * 4
     for settings in qm9.MODELS.values():
         words = []
@@ -411,8 +416,15 @@ def test_the_comparison_runs_every_model_on_both_sizes():
             words += [f"--{key}"] if value is True else [f"--{key}", str(value)]
         args = parse_arguments(words)
         assert all(getattr(args, key) == value for key, value in settings.items())
-    folders = {qm9.run_folder(*run) for run in plan}
+    folders = {qm9.training_job(*run, Path("table.csv")).run_dir for run in plan}
     assert len(folders) == len(plan)
+
+
+def test_a_part_of_the_comparison():
+    args = qm9.build_parser().parse_args("--models gnn mlp --num_train 500 --seeds 3 --epochs 2".split())
+    assert qm9.chosen_plan(args) == [("GNN", 500, 3), ("MLP", 500, 3)] and args.settings == {"epochs": 2}
+    with pytest.raises(CommandError, match="argument --models: invalid choice: 'rnn'"):
+        qm9.build_parser().parse_args(["--models", "rnn"])
 
 
 def test_rings_are_counted():
@@ -445,9 +457,23 @@ def test_molecules_that_look_alike():
 
 
 def test_figures_are_drawn_from_the_committed_results(tmp_path, monkeypatch, capsys):
-    if not (qm9.FIGURES.parent / "results" / "part3_qm9.csv").exists():
-        pytest.skip("the comparison has not been run")
-    monkeypatch.setattr(qm9, "FIGURES", tmp_path)
+    monkeypatch.setattr(experiment, "FIGURES", tmp_path)
     monkeypatch.setattr(sys, "argv", ["qm9.py", "--draw_only"])
     qm9.main()
     assert len(list(tmp_path.iterdir())) == 4 and "figures" in capsys.readouterr().out
+
+
+def test_figures_of_a_single_short_run(tmp_path):
+    def of_one(name):
+        rows = experiment.read_results(name)
+        return [
+            row
+            for row in rows
+            if (row["model"], row["seed"], row.get("num_train", row.get("subset"))) == ("GNN", 1, 20_000)
+        ][:1]
+
+    rows, losses = of_one(qm9.NAME), of_one(f"{qm9.NAME}_curves")
+    assert len(rows) == len(losses) == 1
+    qm9.draw_curves(rows, losses, tmp_path)
+    qm9.draw_errors(rows, tmp_path)
+    assert len(list(tmp_path.glob("*.png"))) == 2
