@@ -1,10 +1,12 @@
-"""Write report/numbers.tex and report/tables/*.tex from report/results/.
+"""Write report/numbers.tex, report/tables/, README.md and pages of docs/ from report/results/.
 
     python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
     python report/build.py --check    write nothing, and exit with 1 if a file would change
 
-Every module in report/values/ gives the numbers and the tables of one section. Last comes report/sources.tex, a
-checksum of everything that main.pdf is made of. The PDF contains it, so a test can tell whether the PDF is current.
+Every module in report/values/ gives the numbers and the tables of one section. report/sources.tex is a checksum of
+everything that main.pdf is made of. The PDF contains it, so a test can tell whether the PDF is current. The templates
+in report/pages/ become README.md and pages of docs/: a {name} in them is a number of the report, or a value of a module
+beside them.
 """
 
 import hashlib
@@ -18,9 +20,12 @@ if not __package__:  # run as a script
 from common.command import ArgumentParser, run_command
 from common.errors import CommandError
 from common.experiment import read_results
+from report.pages.format import from_tex
 
 REPORT = Path(__file__).resolve().parent
 HEADER = "% Written by report/build.py from {}: change it there.\n"
+PLACEHOLDER = re.compile(r"\{([a-z][\w.]*-[\w.-]+)\}")
+PAGES = {"readme": "../README.md", "results": "../docs/results.md", "speed": "../docs/speed.md"}
 
 
 def main() -> None:
@@ -30,7 +35,7 @@ def main() -> None:
     files = {REPORT / name: text for name, text in built_files().items()}
     changed = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     left_over = sorted({*(REPORT / "tables").glob("*.tex")} - {*files})
-    names = ", ".join(str(path.relative_to(REPORT.parent)) for path in changed + left_over)
+    names = ", ".join(str(path.resolve().relative_to(REPORT.parent)) for path in changed + left_over)
     if check and names:
         raise CommandError(f"out of date: {names}; run python report/build.py", exit_code=1)
     for path in changed:
@@ -65,6 +70,23 @@ def built_files() -> dict[str, str]:
     lines = [f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)]
     files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(lines)
     files["sources.tex"] = f"\\pdfinfo{{/Sources ({checksum(files)})}}\n"
+    return files | built_pages({key: from_tex(text) for key, text in numbers.items()})
+
+
+def built_pages(numbers: dict[str, str]) -> dict[str, str]:
+    """Return the name (in report/) and the text of every page that is built."""
+    for path in sorted((REPORT / "pages").glob("*.py")):
+        if path.stem not in ("__init__", "format"):
+            numbers |= importlib.import_module(f"report.pages.{path.stem}").values(read_results)
+    files = {}
+    for name, target in PAGES.items():
+        template = f"pages/{name}.template.md"
+        text = (REPORT / template).read_text(encoding="utf-8")
+        unknown = sorted({*re.findall(PLACEHOLDER, text)} - {*numbers})
+        if unknown:
+            raise CommandError(f"report/{template}: there is no number {unknown[0]}")
+        filled = re.sub(PLACEHOLDER, lambda match: numbers[match[1]], text)
+        files[target] = f"<!-- Written by report/build.py from report/{template}: change it there. -->\n{filled}"
     return files
 
 

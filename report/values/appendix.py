@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+from collections.abc import Mapping, Sequence
 
 from common.paths import ROOT
 from report.values import Results
@@ -74,15 +75,15 @@ def arguments(script: str) -> list[tuple[str, str, str]]:
 
 def constants(script: str, names: list[str]) -> list[tuple[str, str]]:
     """Return name and value of constants of a module, read from its source without running it."""
-    tree, found = ast.parse((ROOT / script).read_text(encoding="utf-8")), {}
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            target, value = node.targets[0], node.value
-            if isinstance(target, ast.Tuple):
-                found |= {name.id: part for name, part in zip(target.elts, value.elts)}
-            else:
-                found[target.id] = value
-    return [(typewriter(name), typewriter(ast.unparse(found[name]).replace("'", ""))) for name in names]
+    found: dict[str, str] = {}
+    for node in ast.parse((ROOT / script).read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            target, value = node.targets[0] if isinstance(node, ast.Assign) else node.target, node.value
+            pairs = [(target, value)]
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                pairs = list(zip(target.elts, value.elts))
+            found |= {ast.unparse(name): ast.unparse(part) for name, part in pairs}
+    return [(typewriter(name), typewriter(found[name].replace("'", ""))) for name in names]
 
 
 def typewriter(text: str) -> str:
@@ -96,7 +97,7 @@ def escaped(text: str) -> str:
     return text.replace("{", r"\{").replace("}", r"\}")
 
 
-def longtable(columns: str, header: tuple[str, ...], groups: dict[str, list[tuple[str, ...]]]) -> str:
+def longtable(columns: str, header: tuple[str, ...], groups: Mapping[str, Sequence[tuple[str, ...]]]) -> str:
     """Return one longtable with a heading for each group of rows."""
     lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule", " & ".join(header) + r" \\"]
     lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]

@@ -67,7 +67,7 @@ def of_training(rows: Rows) -> dict[str, str]:
 
 def of_curves(rows: Rows) -> dict[str, str]:
     """Return the last epoch's accuracies in training and validation, and the last five epochs' gain in validation."""
-    found = {}
+    found: dict[str, str] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         chosen = sorted(rows_with(rows, model=model), key=lambda row: row["epoch"])
         last, before = chosen[-1], chosen[max(0, len(chosen) - 6)]
@@ -102,7 +102,8 @@ def of_errors(rows: Rows, robustness: Rows) -> dict[str, str]:
     def added(model: str, corruption: str) -> float:
         return sum(error[model, corruption, severity] for severity in SEVERITIES) - error[model, "clean", 0]
 
-    found, gaps = {}, {}
+    found: dict[str, str] = {}
+    gaps: dict[tuple[str, str], float] = {}
     for row in rows:
         model, corruption = row["model"], row["corruption"]
         key = f"{short(model)}-{KEYS.get(corruption, 'mean')}"
@@ -127,7 +128,7 @@ def of_errors(rows: Rows, robustness: Rows) -> dict[str, str]:
 def of_numpy(rows: Rows) -> dict[str, str]:
     """Return the mean and the range of the seeds' test accuracies."""
     seeds = rows_with(rows, epoch=1)  # the test accuracy stands in each row of a seed
-    found = {}
+    found: dict[str, str] = {}
     for key, column in (("numpy", "test_accuracy"), ("linear", "linear_test_accuracy")):
         tested = [row[column] for row in seeds]
         found |= {

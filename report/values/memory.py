@@ -75,7 +75,7 @@ def geometric_mean(numbers: Iterable[float]) -> float:
     return math.exp(mean(map(math.log, numbers)))
 
 
-def _accuracies(rows):
+def _accuracies(rows: Rows) -> dict[str, str]:
     numbers = {
         "memory-sweep-runs": str(len(rows)),
         "memory-sweep-hours": fixed(sum(row["seconds"] for row in rows) / 3600, 1),
@@ -105,7 +105,7 @@ def _accuracies(rows):
     }
 
 
-def _shares(rows):
+def _shares(rows: Rows) -> dict[str, str]:
     numbers = {}
     for family, model, T, moment in SHARES:
         share = gradient_share(rows, family, model, T, moment)
@@ -113,13 +113,13 @@ def _shares(rows):
     return numbers
 
 
-def _share(share):
+def _share(share: float) -> str:
     if share < 0.1:
         return scientific(share)
     return fixed(share, 1 if share >= 1 else 2)
 
 
-def _optimizers(curves):
+def _optimizers(curves: Rows) -> dict[str, str]:
     numbers = {}
     for name in dict.fromkeys(row["optimizer"] for row in curves):
         rows = rows_with(curves, optimizer=name)
@@ -132,7 +132,7 @@ def _optimizers(curves):
     return numbers
 
 
-def _long_memory(rows, gradients):
+def _long_memory(rows: Rows, gradients: Rows) -> dict[str, str]:
     numbers = {
         "memory-long-runs": str(len(rows)),
         "memory-long-seeds": str(len(rows_with(rows, model="RNN", T=1000))),
@@ -158,7 +158,7 @@ def _long_memory(rows, gradients):
     return numbers
 
 
-def _memory(rows):
+def _memory(rows: Rows) -> dict[str, str]:
     """Return the LSTM's peak memory at T = 1000, as a share of the library's."""
     return {
         f"memory-memory-lstm-{name}-thousand": fixed(row["ratio"], 2)
@@ -168,7 +168,7 @@ def _memory(rows):
     }
 
 
-def _speed_table(rows):
+def _speed_table(rows: Rows) -> str:
     """Return a table with one column a size: the library's time in ms, ours as a multiple of it."""
     timed = [row["benchmark"] for row in rows if "backward, B=" in row["benchmark"]]
     sizes = list(dict.fromkeys(benchmark.partition("backward, ")[2] for benchmark in timed))
@@ -188,9 +188,9 @@ def _speed_table(rows):
     return tabular(header, lines, "l" + "c" * len(sizes))
 
 
-def _converged(runs, separator):
+def _converged(runs: Rows, separator: str) -> str:
     return f"{sum(row['converged'] == 'True' for row in runs)}{separator}{len(runs)}" if runs else "--"
 
 
-def _accuracy(runs):
+def _accuracy(runs: Rows) -> str:
     return fixed(mean(row["test_accuracy"] for row in runs), 2) if runs else "--"

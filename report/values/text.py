@@ -4,9 +4,10 @@ import json
 import math
 import re
 from statistics import mean
+from typing import Any
 
 from common.experiment import RESULTS
-from report.values import Results, rows_with
+from report.values import Results, Rows, rows_with
 from report.values.format import fixed, percent, tabular, thousands
 
 TARGET = 1.42  # nats a character: what we aimed at on tiny Shakespeare
@@ -34,7 +35,7 @@ def tables(results: Results) -> dict[str, str]:
     }
 
 
-def _tales(results):
+def _tales(results: Results) -> dict[str, str]:
     rows = results("part2_grimm_curves")
     runs = [rows_with(rows, lstm_hidden_dim=128, seed=seed) for seed in (0, 1, 2)]
     best = [min(run, key=lambda row: row["held_out_loss"]) for run in runs]
@@ -62,7 +63,7 @@ def _tales(results):
     }
 
 
-def _written(results):
+def _written(results: Results) -> dict[str, str]:
     samples = results("part2_grimm_samples")
     short = [row for row in samples if loop(row["text"][:30])]
     long = [{"step": row["step"], "loop": loop(row["text"])} for row in samples if loop(row["text"])]
@@ -106,11 +107,11 @@ def quotes_alternate(text: str) -> bool:
     return all(opened == (number % 2 == 0) for number, opened in enumerate(opens))
 
 
-def _rotations(unit):
+def _rotations(unit: str) -> list[str]:
     return [unit[k:] + unit[:k] for k in range(len(unit))]
 
 
-def _shakespeare(results):
+def _shakespeare(results: Results) -> dict[str, str]:
     rows, words = results("part2_shakespeare"), results("part2_shakespeare_words")
     found = {}
     for key, name in (("short", "8 minutes"), ("long", "30 minutes")):
@@ -128,7 +129,7 @@ def _shakespeare(results):
     }
 
 
-def _poems(results):
+def _poems(results: Results) -> dict[str, str]:
     tang = results("part2_poems_tang")
     best = min(tang, key=lambda row: row["held_out_loss"])
     loss = best["held_out_loss"]
@@ -153,7 +154,7 @@ def _poems(results):
     lowest = [min(last, key=lambda name: last[name][seed]) for seed in range(3)]
     highest = [max(last, key=lambda name: last[name][seed]) for seed in range(3)]
     adagrad = {epoch: _mean_loss(rows, optimizer="adagrad", epoch=epoch) for epoch in range(1, 9)}
-    turn = min(adagrad, key=adagrad.get)
+    turn = min(adagrad, key=lambda epoch: adagrad[epoch])
     grid = [fixed(loss, 2) for loss in _json("part2_poems_optimizers")["held_out_loss"]["adagrad"].values()]
     return found | {
         "adam": fixed(mean(last["adam"]), 2),
@@ -168,22 +169,22 @@ def _poems(results):
     }
 
 
-def _of_three(number):
+def _of_three(number: int) -> str:
     return "all three" if number == 3 else f"{number} of three"
 
 
-def _mean_loss(rows, **wanted):
+def _mean_loss(rows: Rows, **wanted: Any) -> float:
     return mean(row["held_out_loss"] for row in rows_with(rows, **wanted))
 
 
-def _last_losses(rows, kind):
+def _last_losses(rows: Rows, kind: str) -> dict[str, list[float]]:
     """Return, for each optimizer or initialisation, the seeds' losses after the last epoch."""
     last = rows_with(rows, epoch=max(row["epoch"] for row in rows))
     choices = dict.fromkeys(row[kind] for row in rows)
     return {choice: [row["held_out_loss"] for row in rows_with(last, **{kind: choice})] for choice in choices}
 
 
-def _speed(results):
+def _speed(results: Results) -> dict[str, str]:
     rows, found = results("benchmark_part2"), {}
     variants = {"calls": "ours, float32", "float32": "ours, compiled, float32", "bf16": "ours, compiled, bf16"}
     for n in (128, 512, 1024):
@@ -196,7 +197,7 @@ def _speed(results):
     return found
 
 
-def _samples_table(results):
+def _samples_table(results: Results) -> str:
     """Five first characters, at five stages in two rows of three; the sixth place shows how the last texts end."""
     rows = results("part2_grimm_samples")
     columns = []  # of a title and five texts
@@ -210,7 +211,7 @@ def _samples_table(results):
     return "\n".join([begin, r"\toprule", *upper, r"\midrule", *lower, r"\bottomrule", r"\end{tabular}"])
 
 
-def _temperatures_table(results, width=92):
+def _temperatures_table(results: Results, width: int = 92) -> str:
     """The beginnings of two texts for each temperature, and of one greedy text."""
     rows = []
     for tau in (0, 0.5, 1, 2):
@@ -221,7 +222,7 @@ def _temperatures_table(results, width=92):
     return tabular([r"$\tau$", r"\normalfont text"], rows, r"@{}r>{\ttfamily}l@{}")
 
 
-def _completions_table(results, width=92):
+def _completions_table(results: Results, width: int = 92) -> str:
     """What the model adds to four prompts."""
     chosen = {
         "Sleeping beauty is": (0, 0.5, 1),
@@ -238,24 +239,24 @@ def _completions_table(results, width=92):
     return tabular([r"$\tau$", r"\normalfont text, from the underlined prompt on"], rows, r"@{}r>{\ttfamily}l@{}")
 
 
-def _poems_table(results):
+def _poems_table(results: Results) -> str:
     """The greedy poem for each first character, two a line."""
     poems = [rf"\zh{{{row['poem']}}}" for row in rows_with(results("part2_poems"), temperature=0)]
     lines = [" & ".join(poems[k : k + 2]) + r" \\" for k in range(0, len(poems), 2)]
     return "\n".join([r"\begin{tabular}{@{}ll@{}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}"])
 
 
-def _json(name):
+def _json(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def _cut(text, width):
+def _cut(text: str, width: int) -> str:
     r"""Return a text's first `width` characters; a line end, written as \n, counts as one."""
     text = text.replace("\\n", "\n")
     return text[:width].replace("\n", "\\n")
 
 
-def _escape(text):
+def _escape(text: str) -> str:
     """Return a text as TeX sets it, line ends as hooked arrows."""
     lines = ["".join(ESCAPES.get(character, character) for character in line) for line in text.split("\\n")]
     return r"{$\hookleftarrow$}".join(lines)

@@ -67,6 +67,7 @@ def sections(tmp_path, monkeypatch):
         for name in modules:
             (tmp_path / "values" / f"{name}.py").touch()
         monkeypatch.setattr(build, "REPORT", tmp_path)
+        monkeypatch.setattr(build, "PAGES", {})
         for name in ("main.tex", "macros.tex", "references.bib"):
             (tmp_path / name).touch()
         loaded = {
