@@ -65,14 +65,14 @@ def test_files_named_exist(name):
     assert [file for file in named if not any((folder / file).exists() for folder in folders)] == []
 
 
-def test_the_rooms_of_the_readme_are_those_of_the_repository():
-    (tree,) = re.findall(r"## The rooms\n\n```\n(.*?)```", TEXTS["README.md"], re.DOTALL)
+def test_the_layout_in_the_readme_is_that_of_the_repository():
+    (tree,) = re.findall(r"## Layout\n\n```\n(.*?)```", TEXTS["README.md"], re.DOTALL)
     named = re.findall(r"^(\w+)/", tree, re.MULTILINE)
     hidden = {"runs", "data", "build"}
     assert {*named} == {path.name for path in ROOT.iterdir() if path.is_dir() and path.name.isidentifier()} - hidden
     for line in tree.splitlines():
-        room, *files = re.findall(r"[\w/]+/|\w+\.py", line)
-        assert all((ROOT / room / file).exists() or (ROOT / file).exists() for file in files), line
+        folder, *files = re.findall(r"[\w/]+/|\w+\.py", line)
+        assert all((ROOT / folder / file).exists() or (ROOT / file).exists() for file in files), line
 
 
 def commands(text):
