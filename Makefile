@@ -8,14 +8,10 @@ ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo kernel test test-all test-oldest lint experiments figures report bench clean
+.PHONY: demo test test-all test-oldest lint experiments figures report bench clean
 
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
-
-kernel: .venv/core            ## compile the LSTM's recurrence; needs a C++ compiler
-	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[kernel]"
-	$(PY) -m recurrence.kernel
 
 test: .venv/test              ## the fast tests
 	$(PYTEST) -m "not slow"
@@ -87,7 +83,7 @@ clean:
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@
 
-# PyTorch is that of .venv, since its older releases are gigabytes each; TORCH=2.3.0 takes its own lower bound.
+# PyTorch is that of .venv, since its older releases are gigabytes each; TORCH=2.4.0 takes its own lower bound.
 .venv-oldest/test: pyproject.toml .venv/core
 	$(PYTHON) -m venv .venv-oldest
 	grep -oE '"[A-Za-z_-]+>=[0-9.]+' pyproject.toml | sed 's/"//; s/>=/==/; /^torch==/d' > .venv-oldest/pins.txt

@@ -4,7 +4,7 @@
 
 * Forward and backward pass of a recurrence, from the input to every gradient: ours, torch.nn's, and plain loops that
   autograd differentiates. Medians over interleaved repeats, each size in a process of its own, as a training run is.
-  "compiled" needs `make kernel` first and is left out without it.
+  "compiled" is left out where there is no C compiler.
 * The peak memory of the same, each variant in a process of its own.
 * Seeds side by side: the recurrences of three models as one batched product per step, and one model after the other.
 * Palindromes drawn per second: whole batches, and digit by digit as the handout's data set draws them.
@@ -150,7 +150,7 @@ def lstm_variants(size: Size) -> dict[str, Callable[[], None]]:
         return h
 
     variants = {"torch.nn.LSTM": forward_backward(lambda: library(x)[0][-1], list(library.parameters()))}
-    if kernel.is_available():
+    if not kernel.why_not():
         variants["ours, compiled"] = ours("compiled", torch.float32)
         variants["ours, compiled, bf16"] = ours("compiled", torch.bfloat16)
     variants["ours"] = ours("bptt", torch.float32)

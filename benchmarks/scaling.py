@@ -89,7 +89,7 @@ def measure(repeats: int, large_gb: float, folder: Path) -> list[dict[str, Any]]
     rows = [
         make_row("machine", "cores", os.cpu_count()),
         make_row("machine", "load before", os.getloadavg()[0]),
-        make_row("machine", "LSTM compiled", int(kernel.is_available())),
+        make_row("machine", "LSTM compiled", int(not kernel.why_not())),
     ]
     rows += measure_texts(large_gb, folder)
     rows += [make_row(**measured) for measured in torchrun(2, folder, "steps", "--repeats", str(repeats))]

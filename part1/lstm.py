@@ -8,9 +8,9 @@
     h(t) = tanh(c(t)) * o(t)                          (9)
     p(t) = W_ph h(t) + b_p                            (10)
 
-`LSTM.states` runs equations 4 to 9 step by step. Its faster twins, with the backward pass derived by hand, are
-`recurrence/lstm.py` and, compiled, `recurrence/kernel.py`; for their sake the weights of the four gates are stored in
-one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike.
+`LSTM.states` runs equations 4 to 9 step by step. Its faster twin, with the backward pass derived by hand, is
+`recurrence/lstm.py`; for its sake the weights of the four gates are stored in one matrix each, W_x = [W_gx; W_ix; W_fx;
+W_ox], W_h and b alike.
 """
 
 import sys
@@ -23,6 +23,7 @@ if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from part1.dataset import as_vectors
 from part1.vanilla_rnn import random_orthogonal
+from recurrence.choice import RECURRENCES, check_recurrence
 from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
@@ -42,15 +43,15 @@ class LSTM(nn.Module):
         device: of the parameters.
         init: see `reset_parameters`.
         generator: CPU generator of the initial weights; PyTorch's global one by default.
-        recurrence: "loop", the equations step by step; "bptt" and "compiled", the faster twins; "auto", the fastest
-            there is.
+        recurrence: "loop", the equations step by step; "bptt", "compiled" or "triton", the faster twin in PyTorch's
+            operations, compiled for CPUs or in Triton for GPUs; "auto", the fastest there is.
 
     Raises:
         ValueError: an unknown `init` or `recurrence`.
     """
 
     INITS = ("default", "orthogonal", "chrono")
-    RECURRENCES: tuple[str, ...] = ("loop", "bptt", "compiled")  # the slowest first
+    RECURRENCES: tuple[str, ...] = RECURRENCES
 
     def __init__(
         self,
@@ -65,8 +66,7 @@ class LSTM(nn.Module):
         recurrence: str = "auto",
     ):
         super().__init__()
-        if recurrence not in ("auto", *self.RECURRENCES):
-            raise ValueError(f"LSTM has the recurrences auto, {', '.join(self.RECURRENCES)}, not {recurrence}")
+        check_recurrence(recurrence, self.RECURRENCES)
         self.recurrence = recurrence
         self.W_x = nn.Parameter(torch.empty(4 * num_hidden, input_dim))
         self.W_h = nn.Parameter(torch.empty(4 * num_hidden, num_hidden))

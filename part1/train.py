@@ -246,7 +246,8 @@ def build_parser() -> ArgumentParser:
     interval = f"default a twentieth of all, at most {EVAL_EVERY}"
     add("--eval_every", type=positive_int, help=f"steps between two evaluations, each with a checkpoint; {interval}")
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
-    add("--recurrence", choices=RECURRENCES, default="auto", help="loop: the equations step by step; auto: the fastest")
+    ways = ("auto", *RECURRENCES)
+    add("--recurrence", choices=ways, default="auto", help="loop: the equations step by step; auto: the fastest")
     add_run_arguments(parser, "part1")
     return parser
 

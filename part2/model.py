@@ -8,9 +8,9 @@
     h(t) = tanh(c(t)) * o(t)                         (13)
     p(t) = W_ph h(t) + b_p                           (14)
 
-`LSTM.states` runs equations 8 to 13 step by step. Its faster twins, with the backward pass derived by hand, are
-`recurrence/lstm.py` and, compiled, `recurrence/kernel.py`; for their sake the weights of the four gates are stored in
-one matrix each, W_x = [W_gx; W_ix; W_fx; W_ox], W_h and b alike.
+`LSTM.states` runs equations 8 to 13 step by step. Its faster twin, with the backward pass derived by hand, is
+`recurrence/lstm.py`; for its sake the weights of the four gates are stored in one matrix each, W_x = [W_gx; W_ix; W_fx;
+W_ox], W_h and b alike.
 """
 
 import sys
@@ -30,6 +30,7 @@ from common.distributed import shard, world_size
 from common.errors import InputError
 from common.paths import short_path
 from common.run_folder import load_checkpoint
+from recurrence.choice import RECURRENCES, check_recurrence
 from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
@@ -48,19 +49,18 @@ class LSTM(nn.Module):
     Args:
         lstm_hidden_dim: n, size of the state. The handout puts it first; `nn.LSTM(d, n)` has it last.
         embedding_size: d, size of an input vector.
-        recurrence: "loop", the equations step by step; "bptt" and "compiled", the faster twins; "auto", the fastest
-            there is.
+        recurrence: "loop", the equations step by step; "bptt", "compiled" or "triton", the faster twin in PyTorch's
+            operations, compiled for CPUs or in Triton for GPUs; "auto", the fastest there is.
 
     Raises:
         ValueError: an unknown `recurrence`.
     """
 
-    RECURRENCES = ("loop", "bptt", "compiled")  # the slowest first
+    RECURRENCES = RECURRENCES
 
     def __init__(self, lstm_hidden_dim: int, embedding_size: int, recurrence: str = "auto"):
         super().__init__()
-        if recurrence not in ("auto", *self.RECURRENCES):
-            raise ValueError(f"LSTM has the recurrences auto, {', '.join(self.RECURRENCES)}, not {recurrence}")
+        check_recurrence(recurrence)
         self.recurrence = recurrence
         self.W_x = nn.Parameter(torch.empty(4 * lstm_hidden_dim, embedding_size))
         self.W_h = nn.Parameter(torch.empty(4 * lstm_hidden_dim, lstm_hidden_dim))
@@ -76,26 +76,24 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return h(1) ... h(T) and the last state (h(T), c(T)), from the initial `state`, zeros by default.
 
-        All is computed in the type of `embeds`, but for the cell states, which keep the type of the parameters where
-        that is the wider one.
+        All is computed in the type of `embeds`, but for the cell states, which are float32 at least.
 
         Raises:
             ValueError: embeddings or the initial state of another shape.
         """
-        h_0, c_0 = (None, None) if state is None else state  # None is 0, and saves a product
-        check_sequence(embeds, self.W_x, self.W_h, h_0=h_0, c_0=c_0)
-        W_x, W_h, b = self.W_x.to(embeds.dtype), self.W_h.to(embeds.dtype), self.b.to(embeds.dtype)
-        B, n = embeds.shape[1], W_h.shape[1]
-        if c_0 is None:
-            c_0 = b.new_zeros(B, n, dtype=torch.promote_types(embeds.dtype, self.b.dtype))
         if self.recurrence != "loop":
-            h, c = lstm_sequence(embeds, (h_0, c_0), W_x, W_h, b, self.recurrence)  # the same function, faster
+            h, c = lstm_sequence(embeds, state, self.W_x, self.W_h, self.b, self.recurrence)  # the same, faster
             return h, (h[-1], c)
 
+        h_0, c_0 = (None, None) if state is None else state
+        check_sequence(embeds, self.W_x, self.W_h, h_0=h_0, c_0=c_0)
+        W_x, W_h, b = self.W_x.to(embeds.dtype), self.W_h.to(embeds.dtype), self.b.to(embeds.dtype)
         W_gx, W_ix, W_fx, W_ox = W_x.chunk(4)  # (n, d) each
         W_gh, W_ih, W_fh, W_oh = W_h.chunk(4)  # (n, n) each
         b_g, b_i, b_f, b_o = b.chunk(4)  # (n,) each
-        h, c = embeds.new_zeros(B, n) if h_0 is None else h_0.to(embeds.dtype), c_0  # h(0) and c(0), (B, n) each
+        zeros = embeds.new_zeros(embeds.shape[1], W_h.shape[1])
+        h = zeros if h_0 is None else h_0.to(embeds.dtype)  # h(0), (B, n)
+        c = (zeros if c_0 is None else c_0).to(torch.promote_types(embeds.dtype, torch.float32))  # c(0), (B, n)
         states = []
         for x in embeds:  # x(t), (B, d): a sequence is a row, so that W x(t) stands here as x @ W.T
             g = torch.tanh(x @ W_gx.T + h @ W_gh.T + b_g)  # (8): (B, n)

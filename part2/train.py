@@ -414,7 +414,8 @@ def build_parser() -> ArgumentParser:
     add("--sample_every", type=positive_int, help="steps between two stages of samples; default a fifth of all")
     add("--sample_length", type=positive_int, default=30, help="characters of a sample")
     add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
-    add("--recurrence", choices=RECURRENCES, default="auto", help="loop: the equations step by step; auto: the fastest")
+    ways = ("auto", *RECURRENCES)
+    add("--recurrence", choices=ways, default="auto", help="loop: the equations step by step; auto: the fastest")
     add_run_arguments(parser, "part2")
     return parser
 

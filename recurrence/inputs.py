@@ -1,30 +1,63 @@
-"""What a recurrence computes from its inputs alone, for all steps at once, and the shapes that it accepts.
+"""What all recurrences share: what they check, what they compute from the inputs alone, and the weights' gradients.
 
-Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units. Tensors are time-first.
+Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units, m = G n rows of the weights of G gates.
+Tensors are time-first.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 FEW_INPUTS = 32
+# Whether this CPU has instructions for bfloat16 (older PyTorch does not say)
+_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+MULTIPLIES_BFLOAT16 = bool(_CAPABILITIES.get("avx512_bf16"))
 
 
-def input_part(x: Tensor, W_x: Tensor, b: Tensor) -> Tensor:
-    """Return z(t) = W_x x(t) + b of every step in one matrix product; autograd differentiates it.
-
-    With few inputs W_x^T is copied, so that autograd computes its gradient with the inputs as rows: up to six times
-    faster.
+def input_part(x: Tensor, W_x: Tensor | None, b: Tensor | None) -> Tensor:
+    """Return z(t) = W_x x(t) + b of every step in one matrix product, (T, B, m); where W_x is None, x is z already.
 
     Args:
         x: (T, B, d).
         W_x: (m, d).
         b: (m,).
-
-    Returns:
-        (T, B, m).
     """
-    W_x_transposed = W_x.t().contiguous() if W_x.shape[1] < FEW_INPUTS else W_x.t()
-    return torch.addmm(b, x.flatten(0, 1), W_x_transposed).unflatten(0, x.shape[:2])
+    if W_x is None or b is None:
+        return x.clone(memory_format=torch.contiguous_format)
+    return torch.addmm(b, x.reshape(-1, x.shape[2]), W_x.t()).unflatten(0, x.shape[:2])
+
+
+def input_gradients(d_a: Tensor, x: Tensor, W_x: Tensor | None, needs_d_x: bool) -> tuple[Tensor | None, ...]:
+    """Return the gradients of x, W_x and b, given that of z, d_a (T, B, m).
+
+    d_x[t] = W_x^T d_a[t]; d_W_x, the sum over t of d_a[t] x(t)^T; d_b, that of d_a[t].
+    """
+    if W_x is None:
+        return d_a, None, None
+    rows, inputs = d_a.flatten(0, 1), x.reshape(-1, x.shape[2])
+    # With few inputs the product with them as rows is up to six times faster.
+    d_W_x = (inputs.t() @ rows).t() if x.shape[2] < FEW_INPUTS else rows.t() @ inputs
+    return (rows @ W_x).view_as(x) if needs_d_x else None, d_W_x, rows.sum(0)
+
+
+def weights_gradient(d_a: Tensor, h: Tensor, h_0: Tensor | None) -> Tensor:
+    """Return d_W_h = sum over t of d_a[t] h(t-1)^T, (m, n), of d_a, (T, B, m), and h(1) ... h(T)."""
+    d_W_h = d_a[1:].flatten(0, 1).t() @ h[:-1].flatten(0, 1)
+    return d_W_h if h_0 is None else d_W_h.addmm_(d_a[0].t(), h_0)
+
+
+def types(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """Return the type of a recurrence's states, that of x or, under autocast, autocast's, and the one it computes in.
+
+    These differ for bfloat16 on a CPU without instructions for it: there products in bfloat16 take many times as long
+    as in float32.
+    """
+    of_states = x.dtype
+    if torch.is_autocast_enabled(x.device.type) and of_states != torch.float64:
+        of_states = torch.get_autocast_dtype(x.device.type)
+    emulated = of_states == torch.bfloat16 and x.device.type == "cpu" and not MULTIPLIES_BFLOAT16
+    return of_states, torch.float32 if emulated else of_states
 
 
 def check_sequence(x: Tensor, W_x: Tensor, W_h: Tensor, **states: Tensor | None) -> None:

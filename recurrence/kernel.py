@@ -1,51 +1,35 @@
-"""The compiled way through the LSTM's recurrence on a CPU: the whole loop over time, without Python between its steps.
+"""The compiled way through a recurrence on a CPU: the whole loop over time in C (`kernel.c`), without Python.
 
-    python -m recurrence.kernel
+The machine's C compiler compiles it in a second, when it is first used, into the user's cache folder; where there is
+none, and on Windows, `rnn.py` and `lstm.py` compute the same in PyTorch's operations.
 
-compiles `kernel.cpp` once, in half a minute, with a C++ compiler and Ninja (`pip install ninja`). From then on
-`lstm.lstm_sequence` takes it by default; where it was not compiled, and on GPUs, `lstm.py` computes the same in
-PyTorch's operations.
-
-What it saves: each thread takes its sequences through all steps without waiting for the others. PyTorch's operations go
-over memory a dozen times a step, and half of that time is spent in tanh; here it is one pass, with tanh x = 2 sigma(2x)
-- 1. The gates take z's memory, and in the backward pass their gradients the gates'. The products of wide layers go
-through oneDNN, as those of `torch.nn.LSTM` do, with the weights brought into its layout once a sequence.
+What it saves: W_h is brought once a sequence into the order in which the products read it, and stays in a cache. Each
+thread takes its sequences through all steps without waiting for the others. The pointwise half of a step follows its
+product while that is in the L1 cache, in one pass, with tanh x = 2 sigma(2x) - 1. The gates take z's memory, and in the
+backward pass their gradients the gates'.
 """
 
+import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import shutil
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory, mkdtemp
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from common.command import ArgumentParser, run_command
-from common.errors import CommandError, InputError
-from common.paths import INSTALLED, ROOT, short_path
+from common.errors import InputError
 
-SOURCE = Path(__file__).with_suffix(".cpp")
-HOW_TO_COMPILE = "python -m recurrence.kernel compiles it for CPUs"
-VECTORS = {
-    "AVX2": ["-mavx2", "-mfma", "-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"],
-    "AVX512": [
-        *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma"),
-        *("-DCPU_CAPABILITY=AVX512", "-DCPU_CAPABILITY_AVX512"),
-    ],
-}
-OPENMP = ["-fopenmp"] if sys.platform == "linux" else []  # in PyTorch's own threads
-WIDE = 256  # hidden units from which oneDNN's products are worth bringing the weights into its layout
-
-
-def main() -> None:
-    ArgumentParser(__doc__).parse_args()
-    build(kernel_file())
-    print(f"compiled: {short_path(kernel_file())}")
+SOURCE = Path(__file__).with_suffix(".c")
+TYPES = {torch.float32: "FLOAT32", torch.float64: "FLOAT64", torch.bfloat16: "BFLOAT16"}
+# No flag that changes what NaN and infinity do, or, in the whole process, what becomes of very small numbers
+FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing")
 
 
 def version() -> str:
@@ -53,109 +37,169 @@ def version() -> str:
     return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
 
 
-def kernel_file() -> Path:
-    """Return the path of the compiled kernel: one file for each version of source and PyTorch and kind of processor."""
-    build_for = f"{version()} {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
-    # Beside an installation a folder that every working directory finds: PyTorch's cache, by default ~/.cache/torch
-    folder = Path(torch.hub.get_dir()).parent / "recurrent-and-graph-networks" if INSTALLED else ROOT / "build"
-    return folder / f"lstm_kernel-{hashlib.sha256(build_for.encode()).hexdigest()[:12]}.so"
+@cache
+def why_not() -> str | None:
+    """Return why the kernel is not available; None if it is. It is compiled for that, if it was not before."""
+    try:
+        library(torch.float32)
+    except InputError as error:
+        return str(error)
+    return None
 
 
-def build(path: Path) -> None:
-    """Compile the kernel into the file `path`.
-
-    Raises:
-        CommandError: there is no compiler or no Ninja, or the compiler fails.
-    """
-    from torch.utils import cpp_extension
-
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where pip has put Ninja
-    for program in (cpp_extension.get_cxx_compiler(), "ninja"):
-        if not shutil.which(program):
-            raise CommandError(
-                f"compiling the kernel needs {program}, which is not here; everything runs without it, too"
-            )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-O3", *OPENMP, *VECTORS.get(torch.backends.cpu.get_cpu_capability(), [])]
-    with TemporaryDirectory(dir=path.parent) as folder:
-        try:
-            cpp_extension.load("lstm_kernel", [str(SOURCE)], flags, build_directory=folder, is_python_module=False)
-        except (RuntimeError, OSError) as error:
-            raise CommandError(f"the kernel does not compile: {str(error).splitlines()[-1]}") from None
-        os.replace(Path(folder, "lstm_kernel.so"), path)
+def supports(z: Tensor) -> bool:
+    """Whether the kernel takes such tensors, and is available."""
+    return z.device.type == "cpu" and z.dtype in TYPES and why_not() is None
 
 
 @cache
-def is_available() -> bool:
-    """Whether the kernel has been compiled; it is then loaded.
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """Return the kernel for tensors of this type, compiled if it was not before.
 
     Raises:
-        InputError: its file is damaged.
+        InputError: there is no compiler, or it fails.
     """
-    if not kernel_file().exists():
-        return False
+    compiler = find_compiler()
+    openmp = _loaded_openmp()
+    flags = [*FLAGS, f"-D{TYPES[dtype]}", "-march=native" if "86" in platform.machine() else "-mcpu=native"]
+    flags += ["-Xpreprocessor", "-fopenmp"] if sys.platform == "darwin" else ["-fopenmp"]
+    about = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
+    built_for = "\n".join((SOURCE.read_text(), *flags, *compiler, about, str(openmp), _processor()))
+    return _load(_compiled(compiler, flags, openmp, hashlib.sha256(built_for.encode()).hexdigest()[:16]))
+
+
+def _compiled(compiler: list[str], flags: list[str], openmp: Path, key: str) -> Path:
+    """Return the compiled file of this key. Its name ends in its checksum; one that does not match it is not used."""
+    folder = cache_folder()
+    for path in folder.glob(f"{key}-*.so"):
+        if path.stem == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}":
+            return path
+    with TemporaryDirectory(dir=folder) as temporary:
+        path = Path(temporary, "kernel.so")
+        _compile(compiler, flags, openmp, path)
+        return path.replace(folder / f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}.so")
+
+
+def _load(path: Path) -> ctypes.CDLL:
     try:
-        torch.ops.load_library(kernel_file())
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise InputError(f"the compiled recurrence cannot be loaded: {error}") from None
+
+
+def find_compiler() -> list[str]:
+    """Return the command that compiles C: $CC, or cc.
+
+    Raises:
+        InputError: there is none.
+    """
+    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if sys.platform == "win32" or not shutil.which(command[0]):
+        raise InputError(f"the compiled recurrence needs a C compiler, and {command[0]} is not here")
+    return command
+
+
+def _compile(compiler: list[str], flags: list[str], openmp: Path, path: Path) -> None:
+    """Compile the kernel into the file `path`, linked with the OpenMP that PyTorch has loaded: two would be in each
+    other's way."""
+    object_file = path.with_suffix(".o")
+    link = ["-shared", str(object_file), str(openmp), "-lm", "-o", str(path)]
+    for arguments in ([*flags, "-c", str(SOURCE), "-o", str(object_file)], link):
+        done = subprocess.run([*compiler, *arguments], capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+            raise InputError(f"the recurrence does not compile with {compiler[0]}: {reason}")
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled files: in the user's cache, or for this process alone where that cannot be used.
+
+    What lies there is run: so it must be the user's own, and nobody else's to write in.
+    """
+    base = Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or base) / "recurrent-and-graph-networks"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(folder, os.W_OK):
+            return folder
     except OSError:
-        name = short_path(kernel_file())
-        raise InputError(f"{name} is damaged: remove it; {HOW_TO_COMPILE}") from None
-    return True
+        pass
+    return _folder_of_this_process()
 
 
-def supports(z: Tensor, c_0: Tensor) -> bool:
-    """Whether the kernel takes these tensors: on the CPU, all of one type, or bfloat16 with float32 cells."""
-    types = (torch.float32, torch.float32), (torch.float64, torch.float64), (torch.bfloat16, torch.float32)
-    return z.device.type == c_0.device.type == "cpu" and (z.dtype, c_0.dtype) in types
+@cache
+def _folder_of_this_process() -> Path:
+    import atexit
+
+    folder = mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
-class LSTMStates(torch.autograd.Function):
-    """`lstm._LSTMStates`, compiled, name for name; keeps the four gates, c(t) and h(t) of each step."""
+def _loaded_openmp() -> Path:
+    """Return the file of the OpenMP library that PyTorch computes with.
 
-    @staticmethod
-    def forward(
-        ctx: Any, gates: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor, zero_h_0: bool
-    ) -> tuple[Tensor, Tensor]:
-        T, (B, n) = gates.shape[0], h_0.shape
-        h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)
-        h[0], c[0] = h_0, c_0
-        torch.ops.lstm_kernel.forward(gates, c, h, transposed(W_h, B), zero_h_0)  # the gates take the place of z
-        ctx.save_for_backward(gates, c, h, W_h)
-        ctx.zero_h_0 = zero_h_0
-        return h[1:], c[T].clone()
+    Raises:
+        InputError: it has none that can be found.
+    """
+    try:
+        files = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    except OSError:
+        files = {str(path) for path in (Path(torch.__file__).parent / "lib").iterdir()}
+    for file in sorted(files):
+        if Path(file).name.startswith(("libgomp", "libiomp5", "libomp.")):
+            return Path(file)
+    raise InputError("the compiled recurrence needs the OpenMP library that PyTorch computes with, which was not found")
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor, grad_c_T: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
-        gates, c, h, W_h = ctx.saved_tensors
-        T, B, n = h[1:].shape
-        first = int(ctx.zero_h_0)
-        # Each gate is read before its gradient takes its place.
-        d_a = torch.empty_like(gates) if graph_is_kept() else gates
-        d_c, d_h = grad_c_T.clone(memory_format=torch.contiguous_format), h.new_empty(B, n)
-        torch.ops.lstm_kernel.backward(gates, c, grad_h, d_c[None], d_h[None], d_a, transposed(W_h.t(), B), first)
-        d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:T].view(-1, n)
-        return d_a, None if first else d_h, d_c, d_W_h, None
+
+def _processor() -> str:
+    """Return what tells processors with different instructions apart."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute what `lstm.lstm_forward` does."""
+    T, (B, n) = len(z), c_0.shape
+    h, c = z.new_empty(T, B, n), c_0.new_empty(T, B, n)
+    _call("lstm_forward", (T, B, n), W_h.contiguous(), h_0, c_0, z, h, c)
+    return h, c, z
+
+
+def lstm_backward(
+    grad_h: Tensor, grad_c_T: Tensor, gates: Tensor, c: Tensor, c_0: Tensor, W_h: Tensor, needs_d_h_0: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Compute what `lstm.lstm_backward` does, in the gates' memory where nobody will need them again."""
+    d_a, grad_h = torch.empty_like(gates) if graph_is_kept() else gates, grad_h.contiguous()
+    d_h_0 = torch.empty_like(grad_h[0]) if needs_d_h_0 else None
+    d_c = grad_c_T.clone(memory_format=torch.contiguous_format)
+    _call("lstm_backward", c.shape, W_h.contiguous(), gates, c, c_0, grad_h, d_a, d_c, d_h_0)
+    return d_a, d_h_0, d_c
+
+
+def rnn_forward(z: Tensor, h_0: Tensor | None, W_hh: Tensor) -> Tensor:
+    """Compute what `rnn.rnn_forward` does."""
+    _call("rnn_forward", z.shape, W_hh.contiguous(), h_0, z)
+    return z
+
+
+def rnn_backward(grad_h: Tensor, h: Tensor, W_hh: Tensor, needs_d_h_0: bool) -> tuple[Tensor, Tensor | None]:
+    """Compute what `rnn.rnn_backward` does."""
+    d_a, d_h_0 = torch.empty_like(h), torch.empty_like(h[0]) if needs_d_h_0 else None
+    _call("rnn_backward", h.shape, W_hh.contiguous(), h, grad_h.contiguous(), d_a, d_h_0)
+    return d_a, d_h_0
+
+
+def _call(name: str, sizes: tuple[int, ...], W: Tensor, *tensors: Tensor | None) -> None:
+    """Call a function of the library for W's type; the tensors are contiguous, of the types that it expects."""
+    pointers = [ctypes.c_void_p(None if one is None else one.data_ptr()) for one in (W, *tensors)]
+    getattr(library(W.dtype), name)(torch.get_num_threads(), *map(ctypes.c_int64, sizes), *pointers)
 
 
 def graph_is_kept() -> bool:
     """Whether autograd may run this backward pass again (`retain_graph`); yes where this PyTorch does not say."""
     return getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
-
-
-def transposed(W: Tensor, batch_size: int) -> Tensor:
-    """Return W^T, as a view or, where that is faster, copied into oneDNN's layout."""
-    if min(W.shape) >= WIDE and _onednn_multiplies(W.dtype):
-        return torch.ops.mkldnn._reorder_linear_weight(W.contiguous(), batch_size)
-    return W.t()
-
-
-@cache
-def _onednn_multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies numbers of this type on this processor."""
-    if not torch.backends.mkldnn.is_available() or dtype == torch.float64:
-        return False
-    return dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -24,24 +24,34 @@ c(t) through h(t) and c(t+1):
     d_a_o[t] = d_h[t] * tanh c(t) * o(t) * (1 - o(t))
     d_z[t]   = d_a[t]
     d_W_h    = sum over t of d_a[t] h(t-1)^T                             one product over all steps and sequences
+    d_x[t]   = W_x^T d_z[t]
+    d_W_x    = sum over t of d_z[t] x(t)^T
+    d_b      = sum over t of d_z[t]
 
-`_LSTMStates` computes this in PyTorch's operations, `kernel.LSTMStates` compiled. The tests hold both equal to the
-equations, differentiated by autograd one operation at a time, to 1e-10 in float64.
+`lstm_forward` and `lstm_backward` compute the loop over time in PyTorch's operations, `kernel.py` compiled for CPUs,
+`gpu.py` in Triton; the rest is common to them. The tests hold all equal to the equations, differentiated by autograd
+one operation at a time: to 1e-10 in float64.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from recurrence import kernel
-from recurrence.inputs import check_sequence, check_shapes, input_part
+from recurrence import gpu, kernel
+from recurrence.autograd import Tensors, operation
+from recurrence.choice import choose_way
+from recurrence.inputs import (
+    check_sequence,
+    check_shapes,
+    input_gradients,
+    input_part,
+    types,
+    weights_gradient,
+)
 
 
 def lstm_sequence(
     x: Tensor,
-    state: tuple[Tensor | None, Tensor] | None,
+    state: tuple[Tensor | None, Tensor | None] | None,
     W_x: Tensor,
     W_h: Tensor,
     b: Tensor,
@@ -49,115 +59,147 @@ def lstm_sequence(
 ) -> tuple[Tensor, Tensor]:
     """Run equations (4) to (9) over a whole sequence.
 
-    With x and the weights in bfloat16, c_0 may be float32; the cell states, which add up many small terms, then are
-    too.
+    Everything is computed in the type of x or, under autocast, in autocast's; the cell states, which add up many small
+    terms, in float32 at least.
 
     Args:
         x: (T, B, d) inputs, T >= 1.
-        state: (h_0, c_0), (B, n) each, before the first step; None for zeros. h_0 alone may be None as well.
+        state: (h_0, c_0), (B, n) each, before the first step; None for zeros. Either may be None as well.
         W_x: (4n, d).
         W_h: (4n, n).
         b: (4n,).
-        recurrence: "bptt", "compiled", or "auto": compiled where the kernel is there and supports the tensors.
+        recurrence: "bptt", "compiled", "triton", or "auto", the fastest that there is for these tensors.
 
     Returns:
         (T, B, n) states h(1) ... h(T) and the (B, n) cell state c(T), once differentiable in all tensors.
 
     Raises:
-        ValueError: the shapes do not match, or "compiled" is not available for these tensors.
+        ValueError: the shapes do not match, or the recurrence is not available for these tensors.
     """
     h_0, c_0 = (None, None) if state is None else state
     check_sequence(x, W_x, W_h, h_0=h_0, c_0=c_0)
-    return lstm_states(input_part(x, W_x, b), h_0, c_0, W_h, recurrence, overwrite_z=True)
+    of_states, dtype = types(x)
+    c_0 = _cells(c_0, (x.shape[1], W_h.shape[1]), x, dtype)
+    h_0 = None if h_0 is None else h_0.to(dtype)
+    h, c = _lstm(recurrence, x.to(dtype), h_0, c_0, W_x.to(dtype), W_h.to(dtype), b.to(dtype))
+    return h.to(of_states), c
 
 
 def lstm_states(
-    z: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    W_h: Tensor,
-    recurrence: str = "auto",
-    overwrite_z: bool = False,
+    z: Tensor, h_0: Tensor | None, c_0: Tensor | None, W_h: Tensor, recurrence: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """Return h(1) ... h(T) and c(T) from (T, B, 4n) z(1) ... z(T); the gradient of z is d_a. Other arguments as above.
+    """Return h(1) ... h(T) and c(T) from z(1) ... z(T), (T, B, 4n); the gradient of z is d_a. The rest is as above."""
+    check_shapes(z, W_h, 4, h_0=h_0, c_0=c_0)
+    c_0 = _cells(c_0, (z.shape[1], W_h.shape[1]), z, z.dtype)
+    h, c = _lstm(recurrence, z, None if h_0 is None else h_0.to(z.dtype), c_0, None, W_h.to(z.dtype), None)
+    return h, c
+
+
+def _cells(c_0: Tensor | None, shape: tuple[int, int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    dtype = torch.promote_types(dtype, torch.float32)
+    return like.new_zeros(shape, dtype=dtype) if c_0 is None else c_0.to(dtype)
+
+
+def _forward(
+    way: str, x: Tensor, h_0: Tensor | None, c_0: Tensor, W_x: Tensor | None, W_h: Tensor, b: Tensor | None
+) -> Tensors:
+    z = input_part(x, W_x, b)
+    if way == "shapes":
+        h, c, gates = z.new_empty(len(z), *c_0.shape), c_0.new_empty(len(z), *c_0.shape), z
+    else:
+        h, c, gates = FORWARD[choose_way(way, z)](z, h_0, c_0.contiguous(), W_h)
+    return h, c[-1].clone(), gates, c
+
+
+def _backward(way: str, gradients: Tensors, needs_d_x: bool, inputs: Tensors, results: Tensors) -> Tensors:
+    (grad_h, grad_c_T), (x, h_0, c_0, W_x, W_h, _), (h, _, gates, c) = gradients, inputs, results
+    back = BACKWARD[choose_way(way, gates)]
+    d_a, d_h_0, d_c_0 = back(grad_h, grad_c_T, gates, c, c_0.contiguous(), W_h, h_0 is not None)
+    d_x, d_W_x, d_b = input_gradients(d_a, x, W_x, needs_d_x)
+    return d_x, d_h_0, d_c_0, d_W_x, weights_gradient(d_a, h, h_0), d_b
+
+
+_lstm = operation(
+    "lstm", "Tensor x, Tensor? h_0, Tensor c_0, Tensor? W_x, Tensor W_h, Tensor? b", _forward, _backward, num_outputs=2
+)
+
+
+def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Run equations (4) to (9) from z on.
+
+    One sigmoid computes all four gates, since tanh a = 2 sigma(2a) - 1: the rows of a_g are doubled before.
 
     Args:
-        overwrite_z: let the gates take z's memory; z must then be the result of an operation that nobody else reads.
+        z: (T, B, 4n), contiguous; overwritten.
+        h_0: (B, n); None for zeros.
+        c_0: (B, n), in float32 at least.
+        W_h: (4n, n).
+
+    Returns:
+        h(1) ... h(T), c(1) ... c(T), (T, B, n) each, and the gates g, i, f, o in z's memory.
     """
-    check_shapes(z, W_h, 4, h_0=h_0, c_0=c_0)
-    zero_h_0, shape = h_0 is None, (z.shape[1], W_h.shape[1])
-    # Under autocast z is in a narrower type than the weights: it is that of all but the cells.
-    h_0 = z.new_zeros(shape) if h_0 is None else h_0.to(z.dtype)
-    c_0 = z.new_zeros(shape, dtype=torch.promote_types(z.dtype, W_h.dtype)) if c_0 is None else c_0
-    W_h = W_h.to(z.dtype)
-    if recurrence not in ("auto", "bptt", "compiled"):
-        raise ValueError(f"the recurrence is auto, bptt or compiled, not {recurrence}")
-    compiled = recurrence != "bptt" and kernel.is_available() and kernel.supports(z, c_0)
-    if recurrence == "compiled" and not compiled:
-        unavailable = f"the compiled recurrence is not available for {z.dtype} on {z.device}"
-        raise ValueError(f"{unavailable}: {kernel.HOW_TO_COMPILE}")
-    gates = z if overwrite_z and z.is_contiguous() else z.clone(memory_format=torch.contiguous_format)
-    return (kernel.LSTMStates if compiled else _LSTMStates).apply(gates, h_0, c_0, W_h, zero_h_0)
+    T, (B, n) = len(z), c_0.shape
+    h, c = z.new_empty(T, B, n), c_0.new_empty(T, B, n)
+    z[..., :n] *= 2
+    W = W_h.t().clone(memory_format=torch.contiguous_format)
+    W[:, :n] *= 2
+    s, i, f, o = (gate.unbind() for gate in z.chunk(4, dim=-1))  # s = sigma(2 a_g); views of each step
+    for t, (z_t, h_t, c_t) in enumerate(zip(z.unbind(), h.unbind(), c.unbind())):
+        if h_0 is not None:
+            z_t.addmm_(h_0, W)  # from z to a
+        z_t.sigmoid_()  # (5), (6), (7)
+        torch.mul(c_0, f[t], out=c_t).addcmul_(s[t], i[t], value=2).sub_(i[t])  # (8), g = 2 s - 1
+        torch.mul(torch.tanh(c_t), o[t], out=h_t)  # (9)
+        h_0, c_0 = h_t, c_t
+    z[..., :n].mul_(2).sub_(1)  # (4)
+    return h, c, z
 
 
-class _LSTMStates(torch.autograd.Function):
-    """Keeps seven hidden-sized tensors a step: the four gates, c(t), tanh c(t) and h(t). The gates take z's memory."""
+def lstm_backward(
+    grad_h: Tensor, grad_c_T: Tensor, gates: Tensor, c: Tensor, c_0: Tensor, W_h: Tensor, needs_d_h_0: bool
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Run the backward equations from t = T down to 1.
 
-    @staticmethod
-    def forward(
-        ctx: Any, gates: Tensor, h_0: Tensor, c_0: Tensor, W_h: Tensor, zero_h_0: bool
-    ) -> tuple[Tensor, Tensor]:
-        T, (B, n) = gates.shape[0], h_0.shape
-        h, c = h_0.new_empty(T + 1, B, n), c_0.new_empty(T + 1, B, n)  # h[t] is h(t), c[t] is c(t)
-        tanh_c = gates.new_empty(T, B, n)  # tanh_c[t] and gates[t] belong to step t + 1
-        h[0], c[0] = h_0, c_0
-        h_at, c_at, tanh_c_at, a_at = h.unbind(), c.unbind(), tanh_c.unbind(), gates.unbind()  # views of each step
-        g, i, f, o = (gate.unbind() for gate in gates.chunk(4, dim=-1))
-        ifo = gates[..., n:].unbind()
-        for t in range(T):
-            if t > 0 or not zero_h_0:
-                a_at[t].addmm_(h_at[t], W_h.t())  # from z to a
-            g[t].tanh_()  # (4)
-            ifo[t].sigmoid_()  # (5), (6), (7)
-            torch.mul(g[t], i[t], out=c_at[t + 1]).addcmul_(c_at[t], f[t])  # (8)
-            torch.tanh(c_at[t + 1], out=tanh_c_at[t])
-            torch.mul(tanh_c_at[t], o[t], out=h_at[t + 1])  # (9)
-        ctx.save_for_backward(gates, c, tanh_c, h, W_h)
-        ctx.zero_h_0 = zero_h_0
-        return h[1:], c[T].clone()
+    Args:
+        grad_h: (T, B, n).
+        grad_c_T: (B, n).
+        gates: (T, B, 4n), with c, (T, B, n), as `lstm_forward` has returned them.
+        c_0: (B, n).
+        W_h: (4n, n).
+        needs_d_h_0: whether the gradient of h_0 is computed.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor, grad_c_T: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:
-        gates, c, tanh_c, h, W_h = ctx.saved_tensors
-        T, n = len(gates), W_h.shape[1]
-        first = int(ctx.zero_h_0)  # the first step whose product was computed, counted from 0
-        g, i, f, o = gates.chunk(4, dim=-1)
-        d_a = torch.empty_like(gates)
-        d_a_g, d_a_i, d_a_f, d_a_o = d_a.chunk(4, dim=-1)
-        # The factors that do not depend on the loss, for all steps before the loop, in the memory of d_a
-        _tanh_backward(i, g, grad_input=d_a_g)
-        _sigmoid_backward(g, i, grad_input=d_a_i)
-        _sigmoid_backward(c[:-1].to(f.dtype), f, grad_input=d_a_f)
-        _sigmoid_backward(tanh_c, o, grad_input=d_a_o)
-        d_h_to_d_c = torch.ops.aten.tanh_backward(o, tanh_c)
-        d_a_gif = d_a[..., : 3 * n].unflatten(-1, (3, n))  # (T, B, 3, n): the three gates behind c(t)
+    Returns:
+        d_a, (T, B, 4n); the gradients of h_0, or None, and of c_0, (B, n).
+    """
+    T, n = len(gates), W_h.shape[1]
+    g, i, f, o = gates.chunk(4, dim=-1)
+    d_a, tanh_c = torch.empty_like(gates), torch.tanh(c).to(o.dtype)
+    d_a_g, d_a_i, d_a_f, d_a_o = d_a.chunk(4, dim=-1)
+    # The factors that do not depend on the loss, for all steps before the loop, in the memory of d_a
+    _tanh_backward(i, g, grad_input=d_a_g)
+    _sigmoid_backward(g, i, grad_input=d_a_i)
+    _sigmoid_backward(torch.cat((c_0.unsqueeze(0), c[:-1])).to(f.dtype), f, grad_input=d_a_f)
+    _sigmoid_backward(tanh_c, o, grad_input=d_a_o)
+    d_h_to_d_c = torch.ops.aten.tanh_backward(o, tanh_c)
+    d_a_gif = d_a[..., : 3 * n].unflatten(-1, (3, n))  # (T, B, 3, n): the three gates behind c(t)
 
-        d_h, d_c = grad_h[T - 1], grad_c_T.clone()
-        for t in range(T - 1, -1, -1):
-            d_c.addcmul_(d_h, d_h_to_d_c[t])
-            d_a_gif[t].mul_(d_c.unsqueeze(1))
-            d_a_o[t].mul_(d_h)
-            d_c.mul_(f[t])
-            if t >= first:
-                d_h = torch.addmm(grad_h[t - 1], d_a[t], W_h) if t > 0 else d_a[0] @ W_h
-        d_W_h = d_a[first:].view(-1, 4 * n).t() @ h[first:-1].view(-1, n)
-        return d_a, None if first else d_h, d_c, d_W_h, None
+    d_h, d_c = grad_h[T - 1], grad_c_T.clone()
+    for t in range(T - 1, -1, -1):
+        d_c.addcmul_(d_h, d_h_to_d_c[t])
+        d_a_gif[t].mul_(d_c.unsqueeze(1))
+        d_a_o[t].mul_(d_h)
+        d_c.mul_(f[t])
+        if t > 0:
+            d_h = torch.addmm(grad_h[t - 1], d_a[t], W_h)
+    return d_a, d_a[0] @ W_h if needs_d_h_0 else None, d_c
 
 
 # grad_input = grad * (1 - y^2) and grad * y * (1 - y), each in one pass over memory
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+
+FORWARD = {"bptt": lstm_forward, "compiled": kernel.lstm_forward, "triton": gpu.lstm_forward}
+BACKWARD = {"bptt": lstm_backward, "compiled": kernel.lstm_backward, "triton": gpu.lstm_backward}
 
 
 def to_torch_order(stacked: Tensor) -> Tensor:

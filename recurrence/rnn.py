@@ -13,22 +13,35 @@ d_h[t] that does not pass through h(t+1); * is the element-wise product. h(t) ac
     d_a[t] = d_h[t] * (1 - h(t)^2)                           tanh' = 1 - tanh^2
     d_z[t] = d_a[t]
     d_W_hh = sum over t of d_a[t] h(t-1)^T                   one product over all steps and sequences
+    d_x[t] = W_hx^T d_z[t]
+    d_W_hx = sum over t of d_z[t] x(t)^T
+    d_b_h  = sum over t of d_z[t]
 
-Of each step only h(t) is kept for the backward pass. The tests hold this equal to the equations, differentiated by
-autograd one operation at a time, to 1e-10 in float64.
+Of each step only h(t) is kept for the backward pass. `rnn_forward` and `rnn_backward` compute the loop over time in
+PyTorch's operations, `kernel.py` compiled for CPUs, `gpu.py` in Triton; the rest is common to them. The tests hold all
+equal to the equations, differentiated by autograd one operation at a time: to 1e-10 in float64.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from recurrence.inputs import check_sequence, check_shapes, input_part
+from recurrence import gpu, kernel
+from recurrence.autograd import Tensors, operation
+from recurrence.choice import choose_way
+from recurrence.inputs import (
+    check_sequence,
+    check_shapes,
+    input_gradients,
+    input_part,
+    types,
+    weights_gradient,
+)
 
 
-def rnn_sequence(x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h: Tensor) -> Tensor:
-    """Run equation (1) over a whole sequence.
+def rnn_sequence(
+    x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h: Tensor, recurrence: str = "auto"
+) -> Tensor:
+    """Run equation (1) over a whole sequence, in the type of x or, under autocast, in autocast's.
 
     Args:
         x: (T, B, d) inputs, T >= 1.
@@ -36,45 +49,69 @@ def rnn_sequence(x: Tensor, h_0: Tensor | None, W_hx: Tensor, W_hh: Tensor, b_h:
         W_hx: (n, d).
         W_hh: (n, n).
         b_h: (n,).
+        recurrence: "bptt", "compiled", "triton", or "auto", the fastest that there is for these tensors.
 
     Returns:
-        (T, B, n) states h(1) ... h(T), once differentiable in all arguments.
+        (T, B, n) states h(1) ... h(T), once differentiable in all tensors.
 
     Raises:
-        ValueError: the shapes do not match.
+        ValueError: the shapes do not match, or the recurrence is not available for these tensors.
     """
     check_sequence(x, W_hx, W_hh, h_0=h_0)
-    z = input_part(x, W_hx, b_h)
-    return rnn_states(z, z.new_zeros(z.shape[1:]) if h_0 is None else h_0, W_hh)
+    of_states, dtype = types(x)
+    h_0 = None if h_0 is None else h_0.to(dtype)
+    (h,) = _rnn(recurrence, x.to(dtype), h_0, W_hx.to(dtype), W_hh.to(dtype), b_h.to(dtype))
+    return h.to(of_states)
 
 
-def rnn_states(z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
-    """Return h(1) ... h(T) from z(1) ... z(T), (T, B, n) each; the gradient of z is d_a. Other arguments as above."""
+def rnn_states(z: Tensor, h_0: Tensor | None, W_hh: Tensor, recurrence: str = "auto") -> Tensor:
+    """Return h(1) ... h(T) from z(1) ... z(T), (T, B, n) each; the gradient of z is d_a. The rest is as above."""
     check_shapes(z, W_hh, 1, h_0=h_0)
-    return _RNNStates.apply(z, h_0, W_hh.to(z.dtype))  # under autocast z is in another type
+    (h,) = _rnn(recurrence, z, None if h_0 is None else h_0.to(z.dtype), None, W_hh.to(z.dtype), None)
+    return h
 
 
-class _RNNStates(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, h_0: Tensor, W_hh: Tensor) -> Tensor:
-        T, B, n = z.shape
-        h = z.new_empty(T + 1, B, n)  # h[t] is h(t); h[0] the initial state
-        h[0] = h_0
-        h_at, z_at = h.unbind(), z.unbind()  # views of each step; z_at[t] belongs to step t + 1
-        for t in range(T):
-            torch.addmm(z_at[t], h_at[t], W_hh.t(), out=h_at[t + 1]).tanh_()  # (1)
-        ctx.save_for_backward(h, W_hh)
-        return h[1:]
+def _forward(way: str, x: Tensor, h_0: Tensor | None, W_hx: Tensor | None, W_hh: Tensor, b_h: Tensor | None) -> Tensors:
+    z = input_part(x, W_hx, b_h)
+    return (z if way == "shapes" else FORWARD[choose_way(way, z)](z, h_0, W_hh),)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h, W_hh = ctx.saved_tensors
-        T, n = len(grad_h), W_hh.shape[0]
-        d_a = 1 - h[1:].square()  # (T, B, n): tanh' for all steps at once; the loop multiplies d_h in
-        d_h = grad_h[T - 1]
-        for t in range(T - 1, -1, -1):  # d_a[t] and grad_h[t] belong to step t + 1
-            d_a[t].mul_(d_h)
-            d_h = torch.addmm(grad_h[t - 1], d_a[t], W_hh) if t > 0 else d_a[0] @ W_hh
-        d_W_hh = d_a.view(-1, n).t() @ h[:-1].view(-1, n)
-        return d_a, d_h, d_W_hh
+
+def _backward(way: str, gradients: Tensors, needs_d_x: bool, inputs: Tensors, results: Tensors) -> Tensors:
+    (grad_h,), (x, h_0, W_hx, W_hh, _), (h,) = gradients, inputs, results
+    d_a, d_h_0 = BACKWARD[choose_way(way, h)](grad_h, h, W_hh, h_0 is not None)
+    d_x, d_W_hx, d_b_h = input_gradients(d_a, x, W_hx, needs_d_x)
+    return d_x, d_h_0, d_W_hx, weights_gradient(d_a, h, h_0), d_b_h
+
+
+_rnn = operation(
+    "rnn", "Tensor x, Tensor? h_0, Tensor? W_hx, Tensor W_hh, Tensor? b_h", _forward, _backward, num_outputs=1
+)
+
+
+def rnn_forward(z: Tensor, h_0: Tensor | None, W_hh: Tensor) -> Tensor:
+    """Return h(1) ... h(T) in the memory of z(1) ... z(T), (T, B, n) and contiguous, by equation (1).
+
+    Args:
+        h_0: (B, n); None for zeros.
+    """
+    W = W_hh.t()
+    for z_t in z.unbind():
+        if h_0 is not None:
+            z_t.addmm_(h_0, W)
+        h_0 = z_t.tanh_()  # (1)
+    return z
+
+
+def rnn_backward(grad_h: Tensor, h: Tensor, W_hh: Tensor, needs_d_h_0: bool) -> tuple[Tensor, Tensor | None]:
+    """Run the backward equations from t = T down to 1; return d_a, (T, B, n), and the gradient of h_0 or None."""
+    d_a = 1 - h.square()  # tanh' for all steps at once; the loop multiplies d_h in
+    d_h = grad_h[-1]
+    for t in range(len(h) - 1, -1, -1):
+        d_a[t].mul_(d_h)
+        if t > 0:
+            d_h = torch.addmm(grad_h[t - 1], d_a[t], W_hh)
+    return d_a, d_a[0] @ W_hh if needs_d_h_0 else None
+
+
+FORWARD = {"bptt": rnn_forward, "compiled": kernel.rnn_forward, "triton": gpu.rnn_forward}
+BACKWARD = {"bptt": rnn_backward, "compiled": kernel.rnn_backward, "triton": gpu.rnn_backward}

@@ -30,12 +30,12 @@ FORWARD_AND_BACKWARD = """
 import torch
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
-from recurrence.kernel import kernel_file
+from recurrence.kernel import cache_folder
 for Model in (VanillaRNN, LSTM):
     model = Model(seq_length=5, input_dim=1, num_hidden=8, num_classes=10, batch_size=3)
     model(torch.rand(3, 5).mul(10).floor()).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-print(kernel_file().parent)
+print(cache_folder())
 """
 
 
@@ -60,7 +60,7 @@ def imported(target, tmp_path_factory):
 
 def start(target, folder, *words):
     """Start Python in a folder, with the installed project; its cache of kernels is empty."""
-    environment = {**os.environ, "PYTHONPATH": str(target), "TORCH_HOME": str(target.with_name("cache"))}
+    environment = {**os.environ, "PYTHONPATH": str(target), "XDG_CACHE_HOME": str(target.with_name("cache"))}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, env=environment, **options)
@@ -90,7 +90,7 @@ def pins():
 def test_everything_but_the_experiments_is_installed(target):
     ours = {f"{name}/{path}" for name in PACKAGES for path in files_in(ROOT / name)}
     expected = {path for path in ours if not {"experiments", "__pycache__"}.intersection(path.split("/"))}
-    assert {"recurrence/kernel.cpp", "part2/assets/grimm.txt", "part1/py.typed"} <= expected
+    assert {"recurrence/kernel.c", "part2/assets/grimm.txt", "part1/py.typed"} <= expected
     assert {path for path in files_in(target) if ".dist-info/" not in path} == expected
 
 

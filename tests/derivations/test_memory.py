@@ -316,8 +316,8 @@ def test_at_twenty_digits_few_units_carry_the_gradient():
 
 
 def test_the_compiled_steps_equal_the_calls():
-    if not kernel.is_available():
-        pytest.skip("the kernel is not compiled (make kernel); tests/recurrence compiles one of its own")
+    if reason := kernel.why_not():
+        pytest.skip(reason)
     z, W_h = numbers(12, 3, 20).requires_grad_(), (0.4 * numbers(20, 5)).requires_grad_()
 
     def states_and_gradients(recurrence):

@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
         (["--model_type", "GRU"], "argument --model_type: invalid choice: 'GRU'"),
         (["--init", "chrono"], "RNN has default, orthogonal, identity, bistable, not chrono"),
-        (["--recurrence", "compiled"], "argument --recurrence: RNN has loop, bptt, not compiled"),
+        (["--model_type", "NumPyLSTM", "--recurrence", "bptt"], "argument --recurrence: NumPyLSTM has numpy, not bptt"),
         (["--recurrence", "fast"], "argument --recurrence: invalid choice: 'fast'"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),

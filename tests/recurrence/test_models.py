@@ -58,8 +58,6 @@ def outputs(model, state):
 @pytest.mark.parametrize("build", [vanilla_rnn, lstm, text_lstm, text_model])
 def test_every_way_computes_the_equations(build, recurrence, state, request):
     if recurrence == "compiled":
-        if build is vanilla_rnn:
-            pytest.skip("the RNN has no compiled recurrence")
         request.getfixturevalue("compiled_kernel")
     found = []
     for way in ("loop", recurrence):
@@ -102,8 +100,6 @@ def test_float64_inputs_and_float32_states_in_every_way(recurrence, request):
 @pytest.mark.parametrize("build", [vanilla_rnn, lstm, text_lstm])
 def test_every_way_runs_under_autocast(build, recurrence, state, request):
     if recurrence == "compiled":
-        if build is vanilla_rnn:
-            pytest.skip("the RNN has no compiled recurrence")
         request.getfixturevalue("compiled_kernel")
     model = build(recurrence)
     x, h_0, c_0 = (numbers(*shape).detach().float() for shape in ((B, T, d), (B, n), (B, n)))
@@ -122,8 +118,6 @@ def test_every_way_runs_under_autocast(build, recurrence, state, request):
 @pytest.mark.parametrize(("build", "prefix"), [(vanilla_rnn, (B, T)), (lstm, (B, T)), (text_lstm, (T, B))])
 def test_other_shapes_are_refused_in_every_way(build, prefix, recurrence, request):
     if recurrence == "compiled":
-        if build is vanilla_rnn:
-            pytest.skip("the RNN has no compiled recurrence")
         request.getfixturevalue("compiled_kernel")
     model, no_steps = build(recurrence), tuple(0 if size == T else size for size in prefix)
     for shape in (prefix[:1], (*prefix, d + 1), (*no_steps, d)):
@@ -135,7 +129,7 @@ def test_other_shapes_are_refused_in_every_way(build, prefix, recurrence, reques
             model.states(torch.randn(*prefix, d), other if build is vanilla_rnn else (other, torch.zeros(B, n)))
 
 
-@pytest.mark.parametrize(("build", "other"), [(vanilla_rnn, "compiled"), (lstm, "numpy"), (text_lstm, "fast")])
+@pytest.mark.parametrize(("build", "other"), [(vanilla_rnn, "fused"), (lstm, "numpy"), (text_lstm, "fast")])
 def test_unknown_ways_are_named(build, other):
-    with pytest.raises(ValueError, match=f"has the recurrences auto, loop, bptt.*, not {other}"):
+    with pytest.raises(ValueError, match=f"the recurrence is auto, loop or bptt or compiled or triton, not {other}"):
         build(other)

@@ -1,6 +1,6 @@
 """The sequences derived by hand, against the equations differentiated by autograd, finite differences and torch.nn.
 
-All of the LSTM twice: in PyTorch's operations ("bptt") and compiled.
+All of them twice: in PyTorch's operations ("bptt") and compiled; in Triton see test_gpu.py.
 """
 
 from functools import partial
@@ -9,20 +9,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import recurrence.lstm
-from common.errors import CommandError
-from recurrence import kernel
+from recurrence import lstm, rnn
 from recurrence.inputs import input_part
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
-from recurrence.rnn import rnn_sequence, rnn_states
+from recurrence.rnn import rnn_sequence
 
 
 @pytest.fixture(params=["bptt", "compiled"])
-def lstm_states(request):
-    """`recurrence.lstm.lstm_states` in one of its two ways."""
+def way(request):
+    """Each of the two ways that are here."""
     if request.param == "compiled":
         request.getfixturevalue("compiled_kernel")
-    return partial(recurrence.lstm.lstm_states, recurrence=request.param)
+    return request.param
+
+
+@pytest.fixture
+def lstm_states(way):
+    return partial(lstm.lstm_states, recurrence=way)
+
+
+@pytest.fixture
+def rnn_states(way):
+    return partial(rnn.rnn_states, recurrence=way)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -81,8 +89,13 @@ def random_loss(outputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return sum((weight * output.sin()).sum() for weight, output in zip(weights, outputs))
 
 
-@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16)])
-def test_rnn_states_equal_the_loop(T, B, n):
+# The kernel takes some rows and columns at a time: sizes with and without a rest, for one thread and for two that share
+# the sequences (from 32 on) or the units
+SIZES = [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16), (4, 33, 17), (3, 41, 40), (3, 100, 9), (3, 5, 300)]
+
+
+@pytest.mark.parametrize(("T", "B", "n"), SIZES)
+def test_rnn_states_equal_the_loop(rnn_states, T, B, n):
     arguments = rnn_arguments(T, B, n)
     outputs, expected = (rnn_states(*arguments),), (rnn_loop(*arguments),)
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
@@ -90,7 +103,7 @@ def test_rnn_states_equal_the_loop(T, B, n):
     torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("T", "B", "n"), [(1, 1, 1), (1, 4, 3), (7, 1, 5), (12, 4, 3), (60, 2, 16), (4, 33, 17)])
+@pytest.mark.parametrize(("T", "B", "n"), SIZES)
 def test_lstm_states_equal_the_loop(lstm_states, T, B, n):
     arguments = lstm_arguments(T, B, n)
     outputs, expected = lstm_states(*arguments), lstm_loop(*arguments)
@@ -99,7 +112,7 @@ def test_lstm_states_equal_the_loop(lstm_states, T, B, n):
     torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
 
 
-def test_gradcheck(lstm_states):
+def test_gradcheck(rnn_states, lstm_states):
     assert torch.autograd.gradcheck(rnn_states, rnn_arguments(4, 2, 3))
     assert torch.autograd.gradcheck(lstm_states, lstm_arguments(4, 2, 3))
 
@@ -114,7 +127,7 @@ def test_lstm_gradient_when_the_loss_sees_one_output_only(lstm_states, used):
     )
 
 
-def test_gradient_of_the_last_state_only():
+def test_gradient_of_the_last_state_only(rnn_states):
     arguments = rnn_arguments(9, 3, 4)
     gradients = torch.autograd.grad(rnn_states(*arguments)[-1].sum(), arguments)
     torch.testing.assert_close(
@@ -164,7 +177,7 @@ def test_nothing_to_compute(lstm_states, B, n):
     assert h.shape == (4, B, n) and c.shape == (B, n)
 
 
-def test_inputs_are_left_as_they_were(lstm_states):
+def test_inputs_are_left_as_they_were(rnn_states, lstm_states):
     arguments = lstm_arguments(5, 2, 3)
     before = [argument.detach().clone() for argument in arguments]
     lstm_states(*arguments)[0].sum().backward()
@@ -180,16 +193,6 @@ def test_states_left_out_are_zeros(lstm_states, T, B, n):
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
     gradients = torch.autograd.grad(random_loss(outputs), (z, W_h))
     torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), (z, W_h)), rtol=0, atol=1e-10)
-
-
-def test_overwriting_z_changes_nothing_but_z(lstm_states):
-    z, h_0, c_0, W_h = arguments = lstm_arguments(6, 3, 5)
-    part = 1 * z
-    outputs, expected = lstm_states(part, h_0, c_0, W_h, overwrite_z=True), lstm_loop(*arguments)
-    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
-    assert not torch.equal(part, z)
-    gradients = torch.autograd.grad(random_loss(outputs), arguments)
-    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +236,14 @@ def saved_bytes(states, arguments) -> int:
     return sum(storages.values())
 
 
-def test_memory_kept_a_step(lstm_states):
-    """Hidden-sized tensors, counted by how the memory grows with T: one for the RNN, at most seven for the LSTM."""
-    hidden_sized = 4 * 8 * 8  # B n float64
-    for states, arguments, at_most in ((rnn_states, rnn_arguments, 1), (lstm_states, lstm_arguments, 7)):
-        long, short = (saved_bytes(states, arguments(T, 4, 8)) for T in (30, 10))
-        assert (long - short) / 20 <= at_most * hidden_sized
+def test_memory_kept_a_step(way):
+    """Hidden-sized tensors, counted by how the memory grows with T: one for the RNN, at most six for the LSTM."""
+    B, d, n = 4, 1, 8
+    weights = [_random_tensors((m * n, d), (m * n,), (m * n, n)) for m in (1, 4)]
+    for gates, sequence, hidden_sized in ((1, rnn_sequence, 1), (4, lstm_sequence, 6)):
+        W_x, b, W_h = weights[gates > 1]
+        long, short = (saved_bytes(sequence, (torch.zeros(T, B, d).double(), None, W_x, W_h, b, way)) for T in (30, 10))
+        assert (long - short) / 20 <= 8 * B * (hidden_sized * n + d)  # float64, and the inputs
 
 
 def test_float32_is_as_good_as_torch_nn(lstm_states):
@@ -286,29 +291,4 @@ def assert_same(outputs, expected, tensors):
 )
 def test_shapes_that_do_not_match_are_named(z, h_0, W_hh, message):
     with pytest.raises(ValueError, match=message):
-        rnn_states(torch.zeros(z), torch.zeros(h_0), torch.zeros(W_hh))
-
-
-def test_a_damaged_kernel_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernel, "kernel_file", lambda: tmp_path / "lstm_kernel.so")
-    assert not kernel.is_available.__wrapped__()
-    (tmp_path / "lstm_kernel.so").write_bytes(b"")
-    with pytest.raises(
-        CommandError, match=r"lstm_kernel\.so is damaged: remove it; python -m recurrence\.kernel compiles it"
-    ):
-        kernel.is_available.__wrapped__()
-
-
-def test_a_missing_compiler_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(CommandError, match="compiling the kernel needs no-such-compiler, which is not here"):
-        kernel.build(tmp_path / "lstm_kernel.so")
-
-
-def test_what_the_kernel_does_not_support_is_refused(monkeypatch):
-    z, h_0, c_0, W_h = (tensor.detach().half() for tensor in lstm_arguments(3, 2, 4))
-    monkeypatch.setattr(kernel, "is_available", lambda: True)
-    with pytest.raises(ValueError, match=r"the compiled recurrence is not available for torch\.float16 on cpu"):
-        recurrence.lstm.lstm_states(z, h_0, c_0, W_h, "compiled")
-    with pytest.raises(ValueError, match="auto, bptt or compiled, not fast"):
-        recurrence.lstm.lstm_states(z, h_0, c_0, W_h, "fast")
+        rnn.rnn_states(torch.zeros(z), torch.zeros(h_0), torch.zeros(W_hh))
