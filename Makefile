@@ -62,6 +62,7 @@ report: figures               ## report/main.pdf from report/results/; needs TeX
 
 bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) -m benchmarks.part1
+	$(PY) -m benchmarks.grid
 	$(PY) -m benchmarks.part2
 	$(PY) -m benchmarks.part3
 	$(PY) -m benchmarks.part4

@@ -6,17 +6,18 @@
   of tales.
 * Characters written per second: ours, a loop over torch.nn.LSTM that carries the state, and ours without a state, which
   reads the whole text so far for each character; and what a character costs in texts of different lengths.
-* Forward pass, loss and backward pass of the model: ours in both precisions, and the same model made of torch.nn's
-  modules; each size in a process of its own, as a training run is. "compiled" needs `make kernel` first and is left out
-  without it; all other measurements then use the compiled recurrence, too.
+* Forward pass, loss and backward pass of the model: ours and the same model made of torch.nn's modules, both in both
+  precisions; each size in a process of its own, as a training run is. "compiled" is left out where there is no C
+  compiler; all other measurements use it where there is one.
 * What the precision changes in training: the held-out loss after the same number of steps, from three seeds.
 * Batches cut per second: ours, and character by character as the handout's data set cuts them.
-* Training steps per second of `part2/train.py`, end to end, evaluation and logging included, beside a plain loop
-  without them.
+* Training steps per second of `part2/train.py`, end to end, evaluation and logging included, as often as in its 10,000
+  steps, beside a plain loop over torch.nn's modules without them.
 
 Prints a table and writes report/results/benchmark_part2.csv.
 """
 
+import copy
 import json
 import subprocess
 import sys
@@ -37,9 +38,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.part1 import faster_bfloat16
 from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.command import ArgumentParser, non_negative_float, positive_int, run_command
 from common.experiment import add_allow_dirty, require_clean_tree, write_results
+from common.machine import MULTIPLIES_BFLOAT16
 from common.paths import ROOT, short_path
 from part2 import dataset
 from part2.model import TextGenerationModel, choose
@@ -84,7 +87,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=positive_int, default=60, help="repeats of each small size; slow calls take a sixth"
     )
-    parser.add_argument("--train_steps", type=positive_int, default=400, help="steps of each end-to-end training")
+    parser.add_argument("--train_steps", type=positive_int, default=500, help="steps of each end-to-end training")
     parser.add_argument(
         "--large_gb", type=non_negative_float, default=2.0, help="gigabytes of the large text; 0 leaves it out"
     )
@@ -94,7 +97,9 @@ def main() -> None:
     few = max(5, args.repeats // 6)
     rows = large_text(args.large_gb) if args.large_gb else []  # first: a child's peak memory starts at its parent's
     rows += generation(few) + model_steps(args.repeats, few) + cutting(args.repeats)
-    rows += training(args.train_steps) + precisions(args.train_steps)
+    rows += training(args.train_steps)
+    if MULTIPLIES_BFLOAT16:  # otherwise there is no difference
+        rows += precisions(args.train_steps)
     print(f"written to {short_path(write_results('benchmark_part2', rows))}")
 
 
@@ -210,7 +215,21 @@ def model_steps(repeats: int, few: int) -> list[dict]:
 def model_times(size: Size, repeats: int) -> dict[str, float]:
     library = size.model().to_torch()
     text = torch.randint(size.K, (size.T + 1, size.B))
-    variants = {"torch.nn, float32": forward_backward(partial(library_logits, library), nn.ModuleList(library), text)}
+    in_bf16 = copy.deepcopy(library[0]), copy.deepcopy(library[1]).bfloat16(), copy.deepcopy(library[2]).bfloat16()
+
+    def module_in_bf16(x: Tensor) -> Tensor:
+        embedding, lstm, output = in_bf16
+        return output(lstm(embedding(x).bfloat16())[0]).float()
+
+    def autocast(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return library_logits(library, x).float()
+
+    variants = {
+        "torch.nn, float32": forward_backward(partial(library_logits, library), nn.ModuleList(library), text),
+        "torch.nn, module in bf16": forward_backward(module_in_bf16, nn.ModuleList(in_bf16), text),
+        "torch.nn, autocast to bf16": forward_backward(autocast, nn.ModuleList(library), text),
+    }
     recurrences = {"ours": "bptt"}
     if not kernel.why_not():
         recurrences["ours, compiled"] = "compiled"
@@ -218,7 +237,7 @@ def model_times(size: Size, repeats: int) -> dict[str, float]:
         for precision in ("float32", "bf16"):
             model = size.model(precision, recurrence)
             variants[f"{name}, {precision}"] = forward_backward(model, model, text)
-    return interleaved_medians(variants, repeats)
+    return interleaved_medians(faster_bfloat16(variants), repeats)
 
 
 def library_logits(modules: tuple[nn.Embedding, nn.LSTM, nn.Linear], x: Tensor) -> Tensor:
@@ -260,8 +279,8 @@ def training(train_steps: int) -> list[dict]:
     """Train on the tales: medians of three runs each, taken in turns."""
     loop_rates, rates = [], []
     for _ in range(3):
-        loop_rates.append(plain_loop(train_steps))
-        result = whole_run(train_steps)
+        loop_rates.append(in_own_process(plain_loop, train_steps))
+        result = whole_run(train_steps, "--eval_every", "500")
         rates.append(result["steps"] / result["seconds"])
     medians = {"plain loop over torch.nn": median(loop_rates), "part2/train.py": median(rates)}
     benchmark = "training steps, part2/train.py --txt_file assets/grimm.txt"

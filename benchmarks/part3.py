@@ -2,9 +2,9 @@
 
     python -m benchmarks.part3
 
-* An epoch of node classification, a training step and an evaluation: ours; PyTorch Geometric's layers as its example
-  for Planetoid uses them, with dense features; and plain dense matrices. Medians over interleaved repeats. The citation
-  graphs are those in the data folder.
+* An epoch of node classification, a training step and an evaluation: ours; PyTorch's own sparse products; PyTorch
+  Geometric's layers with sparse features, as ours are, and with dense ones, as in its example for Planetoid; and plain
+  dense matrices. Medians over interleaved repeats. The citation graphs are those in the data folder.
 * The accuracy that both reach on Cora after the same training.
 * How time and memory of an epoch grow with the graph: synthetic graphs of average degree 10, each in its own process.
 
@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from statistics import mean, median
 
@@ -64,7 +65,7 @@ def citation_epochs(repeats: int) -> list[dict]:
             networks = networks_on(graph, model, hidden)
             variants = {variant: epoch(network, graph) for variant, network in networks.items()}
             milliseconds = interleaved_medians(variants, repeats)
-            rows += report(f"{model}, epoch on {name}", "ms", milliseconds, "PyTorch Geometric")
+            rows += report(f"{model}, epoch on {name}", "ms", milliseconds, "PyTorch Geometric, sparse features")
     return rows
 
 
@@ -73,8 +74,13 @@ def networks_on(graph: LabelledGraph, model: str, hidden: int) -> dict[str, nn.M
     A_hat = normalise(add_self_loops(graph.A))
     d, K = graph.features.shape[1], graph.num_classes
     ours = GCN([d, hidden, K]) if model == "GCN" else GAT([d, hidden, K])
-    networks = {"ours": Bound(ours, A_hat, graph.features), "PyTorch Geometric": Geometric(graph, model, hidden)}
+    networks = {
+        "ours": Bound(ours, A_hat, graph.features),
+        "PyTorch Geometric, sparse features": Geometric(graph, csr(graph.features), model, hidden),
+        "PyTorch Geometric, dense features": Geometric(graph, graph.features.to_dense(), model, hidden),
+    }
     if model == "GCN":
+        networks["PyTorch's sparse products"] = Sparse(csr(A_hat), csr(graph.features), hidden, K)
         networks["dense matrices"] = Dense(A_hat.to_dense(), graph.features.to_dense(), hidden, K)
     return networks
 
@@ -91,9 +97,9 @@ class Bound(nn.Module):
 
 
 class Geometric(nn.Module):
-    """The library's layers in place of ours; the normalised adjacency is cached, the features are dense."""
+    """The library's layers in place of ours; the normalised adjacency is cached."""
 
-    def __init__(self, graph: LabelledGraph, model: str, hidden: int):
+    def __init__(self, graph: LabelledGraph, x: Tensor, model: str, hidden: int):
         super().__init__()
         try:
             from torch_geometric.nn import GATConv, GCNConv
@@ -106,12 +112,42 @@ class Geometric(nn.Module):
         else:
             self.first, self.second = GATConv(d, hidden, 8, dropout=0.6), GATConv(8 * hidden, K, dropout=0.6)
             self.dropout, self.activation = 0.6, F.elu
-        self.x, self.edge_index = graph.features.to_dense(), torch.stack([graph.A.columns, graph.A.rows])
+        self.x, self.edge_index = x, torch.stack([graph.A.columns, graph.A.rows])
 
     def forward(self) -> Tensor:
-        h = F.dropout(self.x, self.dropout, self.training)
+        h = drop(self.x, self.dropout, self.training)
         h = self.activation(self.first(h, self.edge_index))
         return self.second(F.dropout(h, self.dropout, self.training), self.edge_index)
+
+
+class Sparse(nn.Module):
+    """Equation (18) with features and adjacency sparse, as ours are, multiplied by PyTorch (`torch.sparse.mm`)."""
+
+    def __init__(self, A_hat: Tensor, x: Tensor, hidden: int, K: int):
+        super().__init__()
+        self.A_hat, self.x = A_hat, x
+        self.first, self.second = nn.Linear(x.shape[1], hidden), nn.Linear(hidden, K)
+
+    def forward(self) -> Tensor:
+        x = drop(self.x, 0.5, self.training)
+        h = torch.sparse.mm(self.A_hat, torch.sparse.mm(x, self.first.weight.t()) + self.first.bias)
+        h = F.dropout(F.relu(h), 0.5, self.training)
+        return torch.sparse.mm(self.A_hat, self.second(h))
+
+
+def csr(A: SparseMatrix) -> Tensor:
+    """Return the matrix in PyTorch's format of compressed rows."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says that this format is in beta
+        return torch.sparse_coo_tensor(torch.stack([A.rows, A.columns]), A.values, A.shape).to_sparse_csr()
+
+
+def drop(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Return x with dropout; of a sparse one, whose other entries are zero, its entries alone."""
+    if x.layout != torch.sparse_csr:
+        return F.dropout(x, probability, training)
+    kept = F.dropout(x.values(), probability, training)
+    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), kept, size=x.shape)
 
 
 class Dense(nn.Module):
@@ -148,7 +184,8 @@ def epoch(model: nn.Module, graph: LabelledGraph) -> Callable[[], None]:
 def accuracies() -> list[dict]:
     """Train the GCN on Cora for 200 epochs from ten seeds and test the last weights."""
     graph = load_graph("cora")
-    percent: dict[str, list[float]] = {"ours": [], "PyTorch Geometric": []}
+    library = "PyTorch Geometric, dense features"
+    percent: dict[str, list[float]] = {"ours": [], library: []}
     for seed in SEEDS:
         torch.manual_seed(seed)
         networks = networks_on(graph, "GCN", 16)
@@ -159,7 +196,7 @@ def accuracies() -> list[dict]:
             correct = networks[name].predicted[graph.test] == graph.labels[graph.test]
             values.append(100 * correct.double().mean().item())
     means = {name: mean(values) for name, values in percent.items()}
-    return report(f"GCN, accuracy on cora after {EPOCHS} epochs, mean of {len(SEEDS)}", "%", means, "PyTorch Geometric")
+    return report(f"GCN, accuracy on cora after {EPOCHS} epochs, mean of {len(SEEDS)}", "%", means, library)
 
 
 def growth() -> list[dict]:

@@ -28,6 +28,7 @@ from common.paths import short_path
 from part4 import layers_loops, layers_numpy
 from part4.cifar10 import PADDING, augment
 from part4.networks import ARCHITECTURES, VGG, get_model
+from part4.train import products_in
 
 BATCH, CHANNELS, FILTERS, SIDE = 128, 16, 16, 32
 
@@ -103,15 +104,16 @@ def training_steps(repeats: int) -> list[dict]:
     for name in ARCHITECTURES:
         variants = {
             "as in torchvision": training_step(name, plain=True),
+            "as in torchvision, bf16": training_step(name, "bf16", plain=True),
             "ours, float32": training_step(name),
-            "ours, bf16": training_step(name, torch.bfloat16),
+            "ours, bf16": training_step(name, "bf16"),
         }
         milliseconds = interleaved_medians(variants, repeats)
         rows += report(f"{name}, step of {BATCH} images", "ms", milliseconds, "as in torchvision")
     return rows
 
 
-def training_step(name: str, dtype: torch.dtype | None = None, plain: bool = False) -> Callable[[], None]:
+def training_step(name: str, precision: str = "float32", plain: bool = False) -> Callable[[], None]:
     """Return a function that takes one step of SGD.
 
     Args:
@@ -126,7 +128,7 @@ def training_step(name: str, dtype: torch.dtype | None = None, plain: bool = Fal
     labels = torch.randint(10, (BATCH,))
 
     def step() -> None:
-        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        with torch.autocast("cpu", enabled=precision == "bf16") if plain else products_in(precision, images.device):
             logits = forward(images)
         optimizer.zero_grad()
         F.cross_entropy(logits.float(), labels).backward()

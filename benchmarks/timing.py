@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 WARM_UP_ROUNDS = 2
+MOST_SECONDS = 30.0  # of a variant, after which it is not called again
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -19,16 +20,17 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def interleaved_medians(variants: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
     """Return each variant's median time in milliseconds.
 
-    Every round calls each variant once, so that a slow moment of the machine affects all of them.
+    Every round calls each variant once, so that a slow moment of the machine affects all of them. The first two rounds
+    do not count, except for a variant so slow that there was no third.
     """
     times: dict[str, list[float]] = {name: [] for name in variants}
-    for round_number in range(WARM_UP_ROUNDS + repeats):
+    for _ in range(WARM_UP_ROUNDS + repeats):
         for name, call in variants.items():
-            started = time.perf_counter()
-            call()
-            if round_number >= WARM_UP_ROUNDS:
+            if sum(times[name]) < MOST_SECONDS:
+                started = time.perf_counter()
+                call()
                 times[name].append(time.perf_counter() - started)
-    return {name: 1000 * median(values) for name, values in times.items()}
+    return {name: 1000 * median(values[WARM_UP_ROUNDS:] or values[-1:]) for name, values in times.items()}
 
 
 def report(benchmark: str, unit: str, values: dict[str, float], reference: str) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import CommandError
+from common.machine import num_cores
 from common.paths import ROOT, short_path
 
 
@@ -39,7 +40,10 @@ class Executor(NamedTuple):
 
 
 def start(job: Job, threads: int) -> "subprocess.Popen[str]":
-    """Start or resume a run with so many threads, and return its process; the caller must read its stderr."""
+    """Start or resume a run with so many threads, or as many as the environment says, and return its process.
+
+    The caller must read its stderr.
+    """
     command = [sys.executable, str(ROOT / job.script)]
     for name, value in job.arguments.items():
         command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
@@ -49,7 +53,7 @@ def start(job: Job, threads: int) -> "subprocess.Popen[str]":
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     return subprocess.Popen(
         command,
-        env={**os.environ, **limits},
+        env={**limits, **os.environ},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -86,7 +90,7 @@ def run_locally(jobs: list[Job], num_parallel: int) -> Iterator[None]:
     Raises:
         CommandError: a run failed.
     """
-    threads = max(1, (os.cpu_count() or 1) // num_parallel)
+    threads = max(1, num_cores() // num_parallel)
     with ThreadPoolExecutor(num_parallel) as pool:
         futures = [pool.submit(_run, job, threads) for job in jobs]
         try:

@@ -1,5 +1,6 @@
-"""What a run takes from its machine: the device, random number generators, versions."""
+"""What a run takes from its machine: the device, cores, random number generators, versions."""
 
+import os
 import platform
 import subprocess
 from functools import cache
@@ -13,6 +14,16 @@ from common.command import command_line
 from common.distributed import local_cuda_device
 from common.errors import CommandError
 from common.paths import INSTALLED, ROOT
+
+# Whether this CPU has instructions for products in bfloat16 (older versions of PyTorch do not say)
+_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+MULTIPLIES_BFLOAT16 = bool(_CAPABILITIES.get("avx512_bf16"))
+
+
+def computing_type(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return dtype; for bfloat16 on a CPU without instructions for it, where it takes many times as long, float32."""
+    emulated = dtype == torch.bfloat16 and device.type == "cpu" and not MULTIPLIES_BFLOAT16
+    return torch.float32 if emulated else dtype
 
 
 def get_device(name: str) -> torch.device:
@@ -34,6 +45,11 @@ def get_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0].split(". ")[0]
         raise CommandError(f"device {name!r} cannot be used here ({reason}); try --device auto") from None
     return device
+
+
+def num_cores() -> int:
+    """Return how many cores this process may use; a cluster or `taskset` may give it fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seeded_generator(seed: int, stream: str) -> torch.Generator:
@@ -119,4 +135,5 @@ def _hardware() -> str:
         names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
         processor = names[0].split(":")[1].strip() if names else processor
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor}, {torch.get_num_threads()} threads{gpu}"
+    vectors = torch.backends.cpu.get_cpu_capability() + (" and bfloat16" if MULTIPLIES_BFLOAT16 else "")
+    return f"{processor}, {vectors}, {torch.get_num_threads()} threads{gpu}"

@@ -28,6 +28,7 @@ if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.distributed import shard, world_size
 from common.errors import InputError
+from common.machine import computing_type
 from common.paths import short_path
 from common.run_folder import load_checkpoint
 from recurrence.choice import RECURRENCES, check_recurrence
@@ -170,7 +171,8 @@ class TextGenerationModel(nn.Module):
     Args:
         args: `vocabulary_size` K, `embedding_size` d, `lstm_hidden_dim` n; optional `lstm_num_layers` (1), `dropout`
             (0: the share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32";
-            "bf16" computes all products in bfloat16, while parameters, cell states and logits stay in float32),
+            "bf16" computes all products in bfloat16, while parameters, cell states and logits stay in float32; in
+            float32 on a CPU without instructions for it),
             `recurrence` of the layers ("auto").
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
@@ -203,7 +205,7 @@ class TextGenerationModel(nn.Module):
 
     def _run(self, x: Tensor, state: State | None, dropout: float = 0.0) -> tuple[Tensor, State]:
         W_ph, b_p = self.output.weight, self.output.bias
-        dtype = self.compute_dtype or W_ph.dtype
+        dtype = computing_type(self.compute_dtype or W_ph.dtype, W_ph.device)
         h, last = self.embedding(x).to(dtype), []  # (T, B, d)
         for k, layer in enumerate(self.layers):
             h, state_k = layer.states(h, state[k] if state else None)  # (T, B, n)

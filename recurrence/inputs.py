@@ -4,15 +4,12 @@ Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units, m = 
 Tensors are time-first.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from common.machine import computing_type
+
 FEW_INPUTS = 32
-# Whether this CPU has instructions for bfloat16 (older PyTorch does not say)
-_CAPABILITIES: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-MULTIPLIES_BFLOAT16 = bool(_CAPABILITIES.get("avx512_bf16"))
 
 
 def input_part(x: Tensor, W_x: Tensor | None, b: Tensor | None) -> Tensor:
@@ -48,16 +45,11 @@ def weights_gradient(d_a: Tensor, h: Tensor, h_0: Tensor | None) -> Tensor:
 
 
 def types(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """Return the type of a recurrence's states, that of x or, under autocast, autocast's, and the one it computes in.
-
-    These differ for bfloat16 on a CPU without instructions for it: there products in bfloat16 take many times as long
-    as in float32.
-    """
-    of_states = x.dtype
-    if torch.is_autocast_enabled(x.device.type) and of_states != torch.float64:
-        of_states = torch.get_autocast_dtype(x.device.type)
-    emulated = of_states == torch.bfloat16 and x.device.type == "cpu" and not MULTIPLIES_BFLOAT16
-    return of_states, torch.float32 if emulated else of_states
+    """Return the type of the states, which is that of x or, under autocast, autocast's, and the one to compute in."""
+    dtype = x.dtype
+    if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+    return dtype, computing_type(dtype, x.device)
 
 
 def check_sequence(x: Tensor, W_x: Tensor, W_h: Tensor, **states: Tensor | None) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from statistics import median
 from typing import Any
 
 from report.pages.format import table
@@ -9,6 +10,7 @@ from report.values import Results, Rows, rows_with
 
 LSTMS = {
     "torch.nn.LSTM": "`nn.LSTM`, float32",
+    "torch.nn.LSTM, bf16": "`nn.LSTM`, bf16",
     "ours, compiled": "**ours, compiled**",
     "ours, compiled, bf16": "**ours, compiled, bf16**",
     "ours": "ours, PyTorch's calls",
@@ -16,11 +18,19 @@ LSTMS = {
     "plain loop": "plain loop, four gates in one product",
     "plain loop, eight products": "plain loop, eight products a step",
 }
-RNNS = {"torch.nn.RNN": "`nn.RNN`, float32", "ours": "**ours**", "plain loop": "plain loop"}
+RNNS = {
+    "torch.nn.RNN": "`nn.RNN`, float32",
+    "torch.nn.RNN, bf16": "`nn.RNN`, bf16",
+    "ours, compiled": "**ours, compiled**",
+    "ours, compiled, bf16": "**ours, compiled, bf16**",
+    "ours": "ours, PyTorch's calls",
+    "plain loop": "plain loop",
+}
 TRAININGS = {"torch.nn.RNN": "`nn.RNN` in its place", "torch.nn.LSTM": "`nn.LSTM` in its place", "ours": "**ours**"}
 SIDE_BY_SIDE = {"one after the other": "one after the other", "side by side": "side by side"}
 TEXT_MODELS = {
     "torch.nn, float32": "`torch.nn`, float32",
+    "torch.nn, bf16": "`torch.nn`, bf16",
     "ours, compiled, float32": "**ours, compiled**",
     "ours, compiled, bf16": "**ours, compiled, bf16**",
     "ours, float32": "ours, PyTorch's calls",
@@ -37,7 +47,13 @@ STEPS = {
     "plain loop over torch.nn": "plain loop over `torch.nn`, nothing else",
     "part2/train.py": "**`part2/train.py`**",
 }
-GRAPH_NETWORKS = {"PyTorch Geometric": "PyTorch Geometric", "ours": "**ours**", "dense matrices": "dense matrices"}
+GRAPH_NETWORKS = {
+    "PyTorch Geometric, sparse features": "PyTorch Geometric, sparse features",
+    "ours": "**ours**",
+    "PyTorch's sparse products": "PyTorch's sparse products",
+    "PyTorch Geometric, dense features": "PyTorch Geometric, dense features",
+    "dense matrices": "dense matrices",
+}
 LAYERS = {
     "PyTorch": "PyTorch",
     "ours": "**ours**, NumPy",
@@ -45,6 +61,7 @@ LAYERS = {
 }
 IMAGE_NETWORKS = {
     "as in torchvision": "as in torchvision, float32",
+    "as in torchvision, bf16": "as in torchvision, bf16",
     "ours, float32": "**ours**",
     "ours, bf16": "**ours, bf16**",
 }
@@ -54,7 +71,7 @@ def values(results: Results) -> dict[str, str]:
     """Return the page's tables."""
     part1, part2, part3, part4 = (results(f"benchmark_part{k}") for k in (1, 2, 3, 4))
     return {
-        "speed-lstm-range": lowest_to_highest(part1, "LSTM forward + backward, B=", "ours, compiled"),
+        **grid(results("benchmark_grid")),
         "speed-lstm": beside(part1, r"LSTM forward \+ backward, (B=.*)", LSTMS),
         "speed-rnn": beside(part1, r"RNN forward \+ backward, (B=.*)", RNNS),
         "speed-lstm-memory": beside(part1, r"LSTM forward \+ backward, memory, (B=.*)", LSTMS),
@@ -120,10 +137,20 @@ def digits(number: float) -> str:
     return f"{number:.2f}" if number >= 0.1 else f"{number:.2g}"
 
 
-def lowest_to_highest(rows: Rows, beginning: str, variant: str) -> str:
-    """Return the range of a variant's multiples over all sizes of a benchmark."""
-    ratios = [row["ratio"] for row in rows_with(rows, variant=variant) if row["benchmark"].startswith(beginning)]
-    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+def grid(rows: Rows) -> dict[str, str]:
+    """Return the ratios of all sizes in a table, and their range and median."""
+    ratios = sorted(row["ratio"] for row in rows)
+    cells: dict[str, dict[str, str]] = {}
+    for row in rows:
+        line = cells.setdefault(f"n={row['n']} B={row['B']}", {})
+        line[f"T={row['T']} d={row['d']}"] = f"{row['ratio']:.2f}"
+    heads = list(next(iter(cells.values())))
+    return {
+        "speed-grid": table(["", *heads], [[name, *(line[head] for head in heads)] for name, line in cells.items()]),
+        "speed-grid-sizes": str(len(ratios)),
+        "speed-grid-range": f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+        "speed-grid-median": f"{median(ratios):.2f}",
+    }
 
 
 def profile(rows: Rows) -> str:
@@ -151,7 +178,7 @@ def losses(rows: Rows) -> str:
     """Return the held-out loss after a short training in both precisions, by seed."""
     found = {
         tuple(row["variant"].split(", seed ")): f"{row['value']:.3f}"
-        for row in rows_with(rows, benchmark="held-out loss of the tales after 400 steps")
+        for row in rows_with(rows, benchmark="held-out loss of the tales after 500 steps")
     }
     precisions, seeds = (list(dict.fromkeys(key[k] for key in found)) for k in (0, 1))
     lines = [[precision, *(found[precision, seed] for seed in seeds)] for precision in precisions]

@@ -37,8 +37,8 @@ def values(results: Results) -> dict[str, str]:
         found[f"graphs-gain-{dataset}"] = f"{fixed(gain, 1)} points"
         for model in ("gcn", "gat"):
             benchmark = f"{model.upper()}, epoch on {dataset}"
-            ours, library = times[benchmark, "ours"], times[benchmark, "PyTorch Geometric"]
-            found[f"graphs-faster-{model}-{dataset}"] = fixed(library / ours, 1 if library < 10 * ours else 0)
+            ours, library = times[benchmark, "ours"], times[benchmark, "PyTorch Geometric, sparse features"]
+            found[f"graphs-time-{model}-{dataset}"] = fixed(ours / library, 2)
     found["graphs-ms-gcn-cora"] = f"{fixed(times['GCN, epoch on cora', 'ours'], 1)} ms"
     million = times["GCN, synthetic graph of 1,000,000 nodes, 5,000,000 edges", "time"]
     found["graphs-epoch-million"] = f"{fixed(million / 1000, 1)} s"
@@ -58,7 +58,7 @@ def values(results: Results) -> dict[str, str]:
 
     last = "GCN, accuracy on cora after 200 epochs, mean of 10"
     found["graphs-last-ours"] = fixed(times[last, "ours"], 1) + r"\,\%"
-    found["graphs-last-library"] = fixed(times[last, "PyTorch Geometric"], 1) + r"\,\%"
+    found["graphs-last-library"] = fixed(times[last, "PyTorch Geometric, dense features"], 1) + r"\,\%"
     return found
 
 

@@ -16,13 +16,19 @@ TRAIN_STEPS = 1_000  # of an optimizer's run; one that ends earlier has converge
 SPEEDS = {
     "LSTM": {
         "torch.nn.LSTM": r"\code{nn.LSTM}",
+        "torch.nn.LSTM, bf16": r"\code{nn.LSTM}, bfloat16",
         "ours, compiled": "ours, compiled",
         "ours, compiled, bf16": "ours, compiled, bfloat16",
         "ours": "ours, PyTorch's calls",
         "plain loop": "plain loop",
         "plain loop, eight products": "plain loop, eight products",
     },
-    "RNN": {"torch.nn.RNN": r"\code{nn.RNN}", "ours": "ours", "plain loop": "plain loop"},
+    "RNN": {
+        "torch.nn.RNN": r"\code{nn.RNN}",
+        "ours, compiled": "ours, compiled",
+        "ours": "ours, PyTorch's calls",
+        "plain loop": "plain loop",
+    },
 }
 SHARES = (
     ("handout", "RNN", 10, "trained"),

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from common import machine
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
-from recurrence import inputs
 from recurrence.lstm import lstm_sequence
 from recurrence.rnn import rnn_sequence
 
@@ -41,7 +41,7 @@ def model_and_input(name, way="auto"):
 @pytest.mark.parametrize("multiplies", [False, True], ids=["a CPU without bfloat16", "a CPU with bfloat16"])
 def test_autocast(name, way, multiplies, monkeypatch):
     """The states come in autocast's type, as torch.nn's do; also where the backward pass runs under autocast."""
-    monkeypatch.setattr(inputs, "MULTIPLIES_BFLOAT16", multiplies)
+    monkeypatch.setattr(machine, "MULTIPLIES_BFLOAT16", multiplies)
     tensors = arguments(4 if name == "LSTM" else 1)
     exact = states(name, *tensors, way)
     expected = torch.autograd.grad(exact.sin().sum(), tensors)

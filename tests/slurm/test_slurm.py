@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("submitit", reason='pip install -e ".[cluster]"')
 
 import common.slurm
-from common import experiment
+from common import experiment, jobs
 from common.errors import CommandError
 from common.experiment import run_jobs
 from common.jobs import Executor, Job
@@ -63,7 +63,7 @@ def single_node_slurm(request):
 
 @pytest.fixture(autouse=True)
 def logs_and_one_thread(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # for runs that are not jobs of SLURM
+    monkeypatch.setattr(jobs, "num_cores", lambda: 1)  # for runs that are not jobs of SLURM
     monkeypatch.setattr(experiment, "SLURM_LOGS", tmp_path / "logs")
 
 
@@ -242,7 +242,7 @@ def test_a_cancelled_job_is_named(real_slurm, script, tmp_path):
 
 DRIVER = """
 import sys, pathlib
-from common import experiment
+from common import experiment, jobs
 from part1.experiments import accuracy_by_length
 experiment.SLURM_LOGS = pathlib.Path(sys.argv.pop(1))
 accuracy_by_length.RUNS = pathlib.Path(sys.argv.pop(1))
