@@ -27,8 +27,7 @@ from common.experiment import add_allow_dirty, require_clean_tree, write_results
 from common.paths import short_path
 from part4 import layers_loops, layers_numpy
 from part4.cifar10 import PADDING, augment
-from part4.networks import ARCHITECTURES, VGG, get_model
-from part4.train import products_in
+from part4.networks import ARCHITECTURES, VGG, get_model, products_in
 
 BATCH, CHANNELS, FILTERS, SIDE = 128, 16, 16, 32
 

@@ -21,11 +21,19 @@ from torch.nn import functional as F
 if not __package__:  # imported from inside part4/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.distributed import shard, world_size
+from common.machine import computing_type
 
 STEMS = ("imagenet", "cifar")
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 VGG_11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 ARCHITECTURES = ("vgg11", "vgg11_bn", "resnet18", "resnet34", "densenet121")
+
+
+def products_in(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context in which a forward pass takes its convolutions and products in a precision."""
+    dtype = computing_type(PRECISIONS[precision], device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 def get_model(model_name: str, num_classes: int = 10, stem: str = "imagenet") -> nn.Module:

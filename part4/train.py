@@ -46,15 +46,14 @@ from common.distributed import (
     world_size,
 )
 from common.errors import CommandError
-from common.machine import computing_type, get_device, seeded_generator
+from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, TrainingBatches, default_interval
 from part4.cifar10 import DATASETS, Images, augment, load_images, normalise, to_unit
-from part4.networks import ARCHITECTURES, STEMS, get_model
+from part4.networks import ARCHITECTURES, PRECISIONS, STEMS, get_model, products_in
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 EPOCHS, MILESTONES, DECAY = 150, (90, 135), 0.1  # of the handout's schedule
-PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 EVALUATION_BATCH = 500
 COLUMNS = (
     "loss",
@@ -100,9 +99,7 @@ def train(args: Namespace) -> None:
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1 and device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # there is none for CPUs
-    optimizer = SGD(
-        model.parameters(), lr=args.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True
-    )  # one pass over VGG's 129 million weights, not three
+    optimizer = SGD(model.parameters(), args.lr, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=True)
     scheduler = LambdaLR(optimizer, lambda step: schedule(step, train_steps))
     state, saved = State(), {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     with Training(run, train_steps, state, args.model_name, **saved) as training:
@@ -168,12 +165,6 @@ def train(args: Namespace) -> None:
 def schedule(step: int, train_steps: int) -> float:
     """Return the factor of the learning rate at a step, counted from 0."""
     return DECAY ** sum(step * EPOCHS >= milestone * train_steps for milestone in MILESTONES)
-
-
-def products_in(precision: str, device: torch.device) -> torch.autocast:
-    """Return the context in which a forward pass takes its convolutions and products in a precision."""
-    dtype = computing_type(PRECISIONS[precision], device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
 
 @torch.no_grad()

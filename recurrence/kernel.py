@@ -65,7 +65,10 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     flags += ["-Xpreprocessor", "-fopenmp"] if sys.platform == "darwin" else ["-fopenmp"]
     about = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     built_for = "\n".join((SOURCE.read_text(), *flags, *compiler, about, str(openmp), _processor()))
-    return _load(_compiled(compiler, flags, openmp, hashlib.sha256(built_for.encode()).hexdigest()[:16]))
+    try:
+        return ctypes.CDLL(str(_compiled(compiler, flags, openmp, hashlib.sha256(built_for.encode()).hexdigest()[:16])))
+    except OSError as error:  # of the loader, or a full disk
+        raise InputError(f"the compiled recurrence cannot be made: {error}") from None
 
 
 def _compiled(compiler: list[str], flags: list[str], openmp: Path, key: str) -> Path:
@@ -78,13 +81,6 @@ def _compiled(compiler: list[str], flags: list[str], openmp: Path, key: str) -> 
         path = Path(temporary, "kernel.so")
         _compile(compiler, flags, openmp, path)
         return path.replace(folder / f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}.so")
-
-
-def _load(path: Path) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise InputError(f"the compiled recurrence cannot be loaded: {error}") from None
 
 
 def find_compiler() -> list[str]:
@@ -116,8 +112,8 @@ def cache_folder() -> Path:
 
     What lies there is run: so it must be the user's own, and nobody else's to write in.
     """
-    base = Path.home() / "Library" / "Caches" if sys.platform == "darwin" else Path.home() / ".cache"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or base) / "recurrent-and-graph-networks"
+    base = os.environ.get("XDG_CACHE_HOME") or ("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    folder = Path(os.path.expanduser(base)) / "recurrent-and-graph-networks"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
@@ -147,9 +143,9 @@ def _loaded_openmp() -> Path:
         files = {line.split(maxsplit=5)[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     except OSError:
         files = {str(path) for path in (Path(torch.__file__).parent / "lib").iterdir()}
-    for file in sorted(files):
-        if Path(file).name.startswith(("libgomp", "libiomp5", "libomp.")):
-            return Path(file)
+    named = [Path(file) for file in sorted(files) if Path(file).name.startswith(("libgomp", "libiomp5", "libomp."))]
+    for path in sorted(named, key=lambda path: not path.is_relative_to(Path(torch.__file__).parent)):
+        return path  # other packages may have brought theirs
     raise InputError("the compiled recurrence needs the OpenMP library that PyTorch computes with, which was not found")
 
 
@@ -166,7 +162,7 @@ def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tup
     """Compute what `lstm.lstm_forward` does."""
     T, (B, n) = len(z), c_0.shape
     h, c = z.new_empty(T, B, n), c_0.new_empty(T, B, n)
-    _call("lstm_forward", (T, B, n), W_h.contiguous(), h_0, c_0, z, h, c)
+    _call("lstm_forward", (T, B, n), W_h, h_0, c_0, z, h, c)
     return h, c, z
 
 
@@ -174,29 +170,30 @@ def lstm_backward(
     grad_h: Tensor, grad_c_T: Tensor, gates: Tensor, c: Tensor, c_0: Tensor, W_h: Tensor, needs_d_h_0: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Compute what `lstm.lstm_backward` does, in the gates' memory where nobody will need them again."""
-    d_a, grad_h = torch.empty_like(gates) if graph_is_kept() else gates, grad_h.contiguous()
-    d_h_0 = torch.empty_like(grad_h[0]) if needs_d_h_0 else None
+    d_a = torch.empty_like(gates) if graph_is_kept() else gates
+    d_h_0 = gates.new_empty(c_0.shape) if needs_d_h_0 else None
     d_c = grad_c_T.clone(memory_format=torch.contiguous_format)
-    _call("lstm_backward", c.shape, W_h.contiguous(), gates, c, c_0, grad_h, d_a, d_c, d_h_0)
+    _call("lstm_backward", c.shape, W_h, gates, c, c_0, grad_h, d_a, d_c, d_h_0)
     return d_a, d_h_0, d_c
 
 
 def rnn_forward(z: Tensor, h_0: Tensor | None, W_hh: Tensor) -> Tensor:
     """Compute what `rnn.rnn_forward` does."""
-    _call("rnn_forward", z.shape, W_hh.contiguous(), h_0, z)
+    _call("rnn_forward", z.shape, W_hh, h_0, z)
     return z
 
 
 def rnn_backward(grad_h: Tensor, h: Tensor, W_hh: Tensor, needs_d_h_0: bool) -> tuple[Tensor, Tensor | None]:
     """Compute what `rnn.rnn_backward` does."""
     d_a, d_h_0 = torch.empty_like(h), torch.empty_like(h[0]) if needs_d_h_0 else None
-    _call("rnn_backward", h.shape, W_hh.contiguous(), h, grad_h.contiguous(), d_a, d_h_0)
+    _call("rnn_backward", h.shape, W_hh, h, grad_h, d_a, d_h_0)
     return d_a, d_h_0
 
 
 def _call(name: str, sizes: tuple[int, ...], W: Tensor, *tensors: Tensor | None) -> None:
-    """Call a function of the library for W's type; the tensors are contiguous, of the types that it expects."""
-    pointers = [ctypes.c_void_p(None if one is None else one.data_ptr()) for one in (W, *tensors)]
+    """Call a function of the library for W's type; what it writes to is contiguous, what it reads is made so."""
+    contiguous = [None if one is None else one.contiguous() for one in (W, *tensors)]
+    pointers = [ctypes.c_void_p(None if one is None else one.data_ptr()) for one in contiguous]
     getattr(library(W.dtype), name)(torch.get_num_threads(), *map(ctypes.c_int64, sizes), *pointers)
 
 

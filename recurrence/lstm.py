@@ -107,14 +107,14 @@ def _forward(
     if way == "shapes":
         h, c, gates = z.new_empty(len(z), *c_0.shape), c_0.new_empty(len(z), *c_0.shape), z
     else:
-        h, c, gates = FORWARD[choose_way(way, z)](z, h_0, c_0.contiguous(), W_h)
+        h, c, gates = FORWARD[choose_way(way, z)](z, h_0, c_0, W_h)
     return h, c[-1].clone(), gates, c
 
 
 def _backward(way: str, gradients: Tensors, needs_d_x: bool, inputs: Tensors, results: Tensors) -> Tensors:
     (grad_h, grad_c_T), (x, h_0, c_0, W_x, W_h, _), (h, _, gates, c) = gradients, inputs, results
     back = BACKWARD[choose_way(way, gates)]
-    d_a, d_h_0, d_c_0 = back(grad_h, grad_c_T, gates, c, c_0.contiguous(), W_h, h_0 is not None)
+    d_a, d_h_0, d_c_0 = back(grad_h, grad_c_T, gates, c, c_0, W_h, h_0 is not None)
     d_x, d_W_x, d_b = input_gradients(d_a, x, W_x, needs_d_x)
     return d_x, d_h_0, d_c_0, d_W_x, weights_gradient(d_a, h, h_0), d_b
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import part2.model
+from common import machine
 from part2.model import LSTM, TextGenerationModel, choose, drop
 
 
@@ -113,7 +114,8 @@ def test_the_whole_pass_equals_the_pass_in_pieces():
     assert torch.equal(model(x), whole)  # no state is kept between calls
 
 
-def test_bf16_is_float32_within_its_precision():
+def test_bf16_is_float32_within_its_precision(monkeypatch):
+    monkeypatch.setattr(machine, "MULTIPLIES_BFLOAT16", True)
     exact, rough = build(lstm_hidden_dim=64), build(lstm_hidden_dim=64, precision="bf16")
     x, y = characters(30, 8), characters(30, 8)
     for model in (exact, rough):

@@ -112,6 +112,22 @@ def test_lstm_states_equal_the_loop(lstm_states, T, B, n):
     torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("threads", [1, 3, 4, 5])
+@pytest.mark.parametrize(("T", "B", "n"), [(3, 41, 40), (3, 5, 300), (2, 100, 9)])
+def test_any_number_of_threads_computes_the_same(threads, T, B, n, compiled_kernel, two_threads):
+    """Also one that neither the sequences nor the units can be divided by."""
+    arguments = lstm_arguments(T, B, n)
+    torch.set_num_threads(threads)
+    try:
+        outputs = lstm.lstm_states(*arguments, "compiled")
+        gradients = torch.autograd.grad(random_loss(outputs), arguments)
+    finally:
+        torch.set_num_threads(2)
+    expected = lstm_loop(*arguments)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(gradients, torch.autograd.grad(random_loss(expected), arguments), rtol=0, atol=1e-10)
+
+
 def test_gradcheck(rnn_states, lstm_states):
     assert torch.autograd.gradcheck(rnn_states, rnn_arguments(4, 2, 3))
     assert torch.autograd.gradcheck(lstm_states, lstm_arguments(4, 2, 3))
@@ -150,7 +166,8 @@ def test_two_halves_equal_the_whole(lstm_states):
 def test_inputs_that_are_not_contiguous(lstm_states):
     z, h_0, c_0, W_h = lstm_arguments(6, 3, 4)
     z_batch_first = z.detach().transpose(0, 1).contiguous().requires_grad_()
-    h, _ = lstm_states(z_batch_first.transpose(0, 1), h_0, c_0, W_h)
+    in_columns = [tensor.t().contiguous().t() for tensor in (h_0, c_0, W_h)]
+    h, _ = lstm_states(z_batch_first.transpose(0, 1), *in_columns)
     expected, _ = lstm_loop(z, h_0, c_0, W_h)
     (gradient,), (expected_gradient,) = (
         torch.autograd.grad(h.sum(), z_batch_first),
