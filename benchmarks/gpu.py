@@ -60,14 +60,13 @@ from common.command import ArgumentParser, positive_float, run_command
 from common.data import data_path
 from common.errors import CommandError
 from common.experiment import add_allow_dirty, require_clean_tree, write_results
-from common.machine import computing_type
 from common.paths import ROOT, short_path
 from common.run_folder import load_checkpoint, read_metrics
 from part3.citation import LabelledGraph, load_graph
 from part3.gat import GAT
 from part3.gcn import GCN
 from part3.graph import SparseMatrix, add_self_loops, adjacency, normalise
-from part4.networks import ARCHITECTURES, get_model
+from part4.networks import ARCHITECTURES, get_model, products_in
 from recurrence.choice import RECURRENCES, choose_recurrence
 from recurrence.inputs import input_part
 from recurrence.lstm import from_torch_order, lstm_sequence
@@ -577,10 +576,9 @@ def image_step(build: Callable[..., Any], name: str, batch: int, precision: str,
         model, pixels, labels = build(name), torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
     model, pixels = model.to(memory_format=torch.channels_last), pixels.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-    in_bf16 = precision == "bf16" and computing_type(torch.bfloat16, pixels.device) == torch.bfloat16
 
     def step() -> None:
-        with torch.autocast(device, torch.bfloat16, enabled=in_bf16):
+        with products_in(precision, pixels.device):
             logits = model(pixels)
         optimizer.zero_grad()
         F.cross_entropy(logits.float(), labels).backward()

@@ -8,7 +8,7 @@ from common import experiment
 from common.errors import CommandError
 
 
-@pytest.mark.parametrize("name", ["part1", "part2", "part3", "part4", "scaling", "readme"])
+@pytest.mark.parametrize("name", ["part1", "grid", "part2", "part3", "part4", "scaling", "readme"])
 def test_a_benchmark_does_not_start_in_a_changed_tree(name, monkeypatch):
     benchmark = importlib.import_module(f"benchmarks.{name}")
     monkeypatch.setattr(experiment, "working_tree", lambda: ("1234", ["part1/train.py"]))
