@@ -70,7 +70,8 @@ INLINE real hyperbolic_tangent(real a) { return 2 * sigmoid(2 * a) - 1; }
 // ---- A product X W, W packed once a sequence -------------------------------------------------------------------------------
 
 // ROWS x COLUMNS sums stay in registers while W's numbers come from the L1 cache, which holds DEPTH rows of COLUMNS of them.
-#if defined(__AVX512F__)
+#if defined(VECTOR)  // -DVECTOR=64 -DROWS=12 tries another processor's here
+#elif defined(__AVX512F__)
 #define VECTOR 64  // bytes
 #define ROWS 12
 #elif defined(__AVX__)

@@ -123,6 +123,31 @@ def test_what_is_not_a_number_comes_through(value, dtype, compiled_kernel):
         torch.testing.assert_close(found.nan_to_num(), expected.nan_to_num(), rtol=0, atol=0.01)
 
 
+@pytest.mark.parametrize("widths", ["-DVECTOR=16 -DROWS=6", "-DVECTOR=32 -DROWS=6", "-DVECTOR=64 -DROWS=12"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.05)]
+)
+def test_vectors_of_every_processor(widths, dtype, tolerance, monkeypatch, empty_cache):
+    """Of NEON or SSE, AVX and AVX-512: compilers put those together that this processor does not have."""
+    monkeypatch.setenv("CC", f"cc -Wno-psabi {widths}")
+    compiled = kernel.library.__wrapped__(dtype)
+    monkeypatch.setattr(kernel, "library", lambda dtype: compiled)
+    for T, B, n in ((4, 33, 17), (3, 41, 40), (3, 5, 300)):
+        generator = torch.Generator().manual_seed(0)
+        z, W, h_0 = (torch.randn(shape, generator=generator) for shape in ((T, B, 4 * n), (4 * n, n), (B, n)))
+        tensors = [tensor.to(dtype).requires_grad_() for tensor in (z, W / n**0.5, h_0)]
+        found, expected = [], []
+        for way, values in (("compiled", found), ("bptt", expected)):
+            if way == "bptt":
+                tensors = [tensor.detach().double().requires_grad_() for tensor in tensors]
+            h, c = lstm_states(tensors[0], tensors[2], None, tensors[1], way)
+            r = rnn_states(tensors[0][..., :n], tensors[2], tensors[1][:n], way)
+            loss = h.double().sin().sum() + c.double().sum() + r.double().cos().sum()
+            values += [h, c, r, *torch.autograd.grad(loss, tensors)]
+        for ours, right in zip(found, expected):
+            assert (ours.double() - right).norm() <= tolerance * right.norm()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("B", [5, 40])
 def test_the_same_bits_every_time(B, dtype, compiled_kernel):
