@@ -139,6 +139,8 @@ def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tup
         h(1) ... h(T), c(1) ... c(T), (T, B, n) each, and the gates g, i, f, o in z's memory.
     """
     T, (B, n) = len(z), c_0.shape
+    if T == 1:
+        return _one_step(z, h_0, c_0, W_h)
     h, c = z.new_empty(T, B, n), c_0.new_empty(T, B, n)
     z[..., :n] *= 2
     W = W_h.t().clone(memory_format=torch.contiguous_format)
@@ -153,6 +155,16 @@ def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tup
         h_0, c_0 = h_t, c_t
     z[..., :n].mul_(2).sub_(1)  # (4)
     return h, c, z
+
+
+def _one_step(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the same of a single step, as a model that writes takes it: without a copy of W_h."""
+    n, a = W_h.shape[1], z[0]
+    if h_0 is not None:
+        a.addmm_(h_0, W_h.t())
+    g, (i, f, o) = a[:, :n].tanh_(), a[:, n:].sigmoid_().chunk(3, dim=1)  # (4) to (7)
+    c = torch.addcmul(c_0 * f, g, i)  # (8)
+    return (torch.tanh(c) * o).to(z.dtype).unsqueeze(0), c.unsqueeze(0), z  # (9)
 
 
 def lstm_backward(
