@@ -4,6 +4,8 @@ Dimensions: T time steps, B sequences in a batch, d inputs, n hidden units, m = 
 Tensors are time-first.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,11 @@ def types(x: Tensor) -> tuple[torch.dtype, torch.dtype]:
     if torch.is_autocast_enabled(x.device.type) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(x.device.type)
     return dtype, computing_type(dtype, x.device)
+
+
+def cast(tensor: Any, dtype: torch.dtype) -> Any:
+    """Return a tensor, or None, in a type; the comparison spares most calls of `to`."""
+    return tensor if tensor is None or tensor.dtype == dtype else tensor.to(dtype)
 
 
 def check_sequence(x: Tensor, W_x: Tensor, W_h: Tensor, **states: Tensor | None) -> None:

@@ -40,6 +40,7 @@ from recurrence import gpu, kernel
 from recurrence.autograd import Tensors, operation
 from recurrence.choice import choose_way
 from recurrence.inputs import (
+    cast,
     check_sequence,
     check_shapes,
     input_gradients,
@@ -80,9 +81,9 @@ def lstm_sequence(
     check_sequence(x, W_x, W_h, h_0=h_0, c_0=c_0)
     of_states, dtype = types(x)
     c_0 = _cells(c_0, (x.shape[1], W_h.shape[1]), x, dtype)
-    h_0 = None if h_0 is None else h_0.to(dtype)
-    h, c = _lstm(recurrence, x.to(dtype), h_0, c_0, W_x.to(dtype), W_h.to(dtype), b.to(dtype))
-    return h.to(of_states), c
+    x, h_0, W_x, W_h, b = (cast(tensor, dtype) for tensor in (x, h_0, W_x, W_h, b))
+    h, c = _lstm(recurrence, x, h_0, c_0, W_x, W_h, b)
+    return cast(h, of_states), c
 
 
 def lstm_states(
@@ -91,13 +92,13 @@ def lstm_states(
     """Return h(1) ... h(T) and c(T) from z(1) ... z(T), (T, B, 4n); the gradient of z is d_a. The rest is as above."""
     check_shapes(z, W_h, 4, h_0=h_0, c_0=c_0)
     c_0 = _cells(c_0, (z.shape[1], W_h.shape[1]), z, z.dtype)
-    h, c = _lstm(recurrence, z, None if h_0 is None else h_0.to(z.dtype), c_0, None, W_h.to(z.dtype), None)
+    h, c = _lstm(recurrence, z, cast(h_0, z.dtype), c_0, None, cast(W_h, z.dtype), None)
     return h, c
 
 
 def _cells(c_0: Tensor | None, shape: tuple[int, int], like: Tensor, dtype: torch.dtype) -> Tensor:
     dtype = torch.promote_types(dtype, torch.float32)
-    return like.new_zeros(shape, dtype=dtype) if c_0 is None else c_0.to(dtype)
+    return like.new_zeros(shape, dtype=dtype) if c_0 is None else cast(c_0, dtype)
 
 
 def _forward(
@@ -164,7 +165,7 @@ def _one_step(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tuple[
         a.addmm_(h_0, W_h.t())
     g, (i, f, o) = a[:, :n].tanh_(), a[:, n:].sigmoid_().chunk(3, dim=1)  # (4) to (7)
     c = torch.addcmul(c_0 * f, g, i)  # (8)
-    return (torch.tanh(c) * o).to(z.dtype).unsqueeze(0), c.unsqueeze(0), z  # (9)
+    return cast(torch.tanh(c) * o, z.dtype).unsqueeze(0), c.unsqueeze(0), z  # (9)
 
 
 def lstm_backward(

@@ -29,6 +29,7 @@ from recurrence import gpu, kernel
 from recurrence.autograd import Tensors, operation
 from recurrence.choice import choose_way
 from recurrence.inputs import (
+    cast,
     check_sequence,
     check_shapes,
     input_gradients,
@@ -59,15 +60,14 @@ def rnn_sequence(
     """
     check_sequence(x, W_hx, W_hh, h_0=h_0)
     of_states, dtype = types(x)
-    h_0 = None if h_0 is None else h_0.to(dtype)
-    (h,) = _rnn(recurrence, x.to(dtype), h_0, W_hx.to(dtype), W_hh.to(dtype), b_h.to(dtype))
-    return h.to(of_states)
+    (h,) = _rnn(recurrence, *(cast(tensor, dtype) for tensor in (x, h_0, W_hx, W_hh, b_h)))
+    return cast(h, of_states)
 
 
 def rnn_states(z: Tensor, h_0: Tensor | None, W_hh: Tensor, recurrence: str = "auto") -> Tensor:
     """Return h(1) ... h(T) from z(1) ... z(T), (T, B, n) each; the gradient of z is d_a. The rest is as above."""
     check_shapes(z, W_hh, 1, h_0=h_0)
-    (h,) = _rnn(recurrence, z, None if h_0 is None else h_0.to(z.dtype), None, W_hh.to(z.dtype), None)
+    (h,) = _rnn(recurrence, z, cast(h_0, z.dtype), None, cast(W_hh, z.dtype), None)
     return h
 
 
