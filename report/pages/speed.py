@@ -180,6 +180,8 @@ def losses(rows: Rows) -> str:
         tuple(row["variant"].split(", seed ")): f"{row['value']:.3f}"
         for row in rows_with(rows, benchmark="held-out loss of the tales after 500 steps")
     }
+    if not found:
+        return "The same in both here: the machine behind this page has no instructions for bfloat16."
     precisions, seeds = (list(dict.fromkeys(key[k] for key in found)) for k in (0, 1))
     lines = [[precision, *(found[precision, seed] for seed in seeds)] for precision in precisions]
     return table(["", *(f"seed {seed}" for seed in seeds)], lines)
