@@ -189,7 +189,8 @@ def _speed_table(rows: Rows) -> str:
             for size in sizes:
                 (row,) = rows_with(rows, benchmark=f"{model} forward + backward, {size}", variant=variant)
                 library = variant == f"torch.nn.{model}"
-                line.append(rf"{row['value']:.3g}\,ms" if library else fixed(row["ratio"], 2))
+                milliseconds = float(format(row["value"], ".3g"))
+                line.append(rf"{milliseconds:g}\,ms" if library else fixed(row["ratio"], 2))
             lines.append(line)
     return tabular(header, lines, "l" + "c" * len(sizes))
 
