@@ -140,3 +140,9 @@ def test_a_train_function_can_be_read_at_a_glance():
                 found += 1
                 assert node.end_lineno - node.lineno + 1 <= LONGEST_TRAIN, name
     assert found >= 5
+
+
+def test_every_test_file_tests_something():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        names = [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef)]
+        assert any(name.startswith("test_") for name in names), path
