@@ -80,8 +80,8 @@ def networks_on(graph: LabelledGraph, model: str, hidden: int) -> dict[str, nn.M
         "PyTorch Geometric, dense features": Geometric(graph, graph.features.to_dense(), model, hidden),
     }
     if model == "GCN":
-        networks["PyTorch's sparse products"] = Sparse(csr(A_hat), csr(graph.features), hidden, K)
-        networks["dense matrices"] = Dense(A_hat.to_dense(), graph.features.to_dense(), hidden, K)
+        networks["PyTorch's sparse products"] = Matrices(csr(A_hat), csr(graph.features), hidden, K)
+        networks["dense matrices"] = Matrices(A_hat.to_dense(), graph.features.to_dense(), hidden, K)
     return networks
 
 
@@ -120,21 +120,6 @@ class Geometric(nn.Module):
         return self.second(F.dropout(h, self.dropout, self.training), self.edge_index)
 
 
-class Sparse(nn.Module):
-    """Equation (18) with features and adjacency sparse, as ours are, multiplied by PyTorch (`torch.sparse.mm`)."""
-
-    def __init__(self, A_hat: Tensor, x: Tensor, hidden: int, K: int):
-        super().__init__()
-        self.A_hat, self.x = A_hat, x
-        self.first, self.second = nn.Linear(x.shape[1], hidden), nn.Linear(hidden, K)
-
-    def forward(self) -> Tensor:
-        x = drop(self.x, 0.5, self.training)
-        h = torch.sparse.mm(self.A_hat, torch.sparse.mm(x, self.first.weight.t()) + self.first.bias)
-        h = F.dropout(F.relu(h), 0.5, self.training)
-        return torch.sparse.mm(self.A_hat, self.second(h))
-
-
 def csr(A: SparseMatrix) -> Tensor:
     """Return the matrix in PyTorch's format of compressed rows."""
     with warnings.catch_warnings():
@@ -150,8 +135,8 @@ def drop(x: Tensor, probability: float, training: bool) -> Tensor:
     return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), kept, size=x.shape)
 
 
-class Dense(nn.Module):
-    """Equation (18) with dense matrices throughout."""
+class Matrices(nn.Module):
+    """Equation (18) with PyTorch's matrices, sparse or dense throughout."""
 
     def __init__(self, A_hat: Tensor, x: Tensor, hidden: int, K: int):
         super().__init__()
@@ -159,7 +144,7 @@ class Dense(nn.Module):
         self.first, self.second = nn.Linear(x.shape[1], hidden), nn.Linear(hidden, K)
 
     def forward(self) -> Tensor:
-        h = self.A_hat @ self.first(F.dropout(self.x, 0.5, self.training))
+        h = self.A_hat @ self.first(drop(self.x, 0.5, self.training))
         return self.A_hat @ self.second(F.dropout(F.relu(h), 0.5, self.training))
 
 

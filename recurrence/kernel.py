@@ -41,7 +41,7 @@ def version() -> str:
 def why_not() -> str | None:
     """Return why the kernel is not available; None if it is. It is compiled for that, if it was not before."""
     try:
-        library(torch.float32)
+        loaded(torch.float32)
     except InputError as error:
         return str(error)
     return None
@@ -53,7 +53,7 @@ def supports(z: Tensor) -> bool:
 
 
 @cache
-def library(dtype: torch.dtype) -> ctypes.CDLL:
+def loaded(dtype: torch.dtype) -> ctypes.CDLL:
     """Return the kernel for tensors of this type, compiled if it was not before.
 
     Raises:
@@ -89,7 +89,10 @@ def find_compiler() -> list[str]:
     Raises:
         InputError: there is none.
     """
-    command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    try:
+        command = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    except ValueError:  # a quotation mark without its other half
+        command = [os.environ["CC"]]
     if sys.platform == "win32" or not shutil.which(command[0]):
         raise InputError(f"the compiled recurrence needs a C compiler, and {command[0]} is not here")
     return command
@@ -112,8 +115,10 @@ def cache_folder() -> Path:
 
     What lies there is run: so it must be the user's own, and nobody else's to write in.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or ("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    folder = Path(os.path.expanduser(base)) / "recurrent-and-graph-networks"
+    base = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    if os.path.isabs(chosen := os.environ.get("XDG_CACHE_HOME", "")):  # the specification: others are to be ignored
+        base = Path(chosen)
+    folder = Path(os.path.expanduser(base), "recurrent-and-graph-networks")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
@@ -194,7 +199,7 @@ def _call(name: str, sizes: tuple[int, ...], W: Tensor, *tensors: Tensor | None)
     """Call a function of the library for W's type; what it writes to is contiguous, what it reads is made so."""
     contiguous = [None if one is None else one.contiguous() for one in (W, *tensors)]
     pointers = [ctypes.c_void_p(None if one is None else one.data_ptr()) for one in contiguous]
-    getattr(library(W.dtype), name)(torch.get_num_threads(), *map(ctypes.c_int64, sizes), *pointers)
+    getattr(loaded(W.dtype), name)(torch.get_num_threads(), *map(ctypes.c_int64, sizes), *pointers)
 
 
 def graph_is_kept() -> bool:

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from recurrence import gpu, kernel
-from recurrence.autograd import Tensors, operation
+from recurrence.autograd import Passes, Tensors, operation
 from recurrence.choice import choose_way
 from recurrence.inputs import (
     cast,
@@ -120,9 +120,8 @@ def _backward(way: str, gradients: Tensors, needs_d_x: bool, inputs: Tensors, re
     return d_x, d_h_0, d_c_0, d_W_x, weights_gradient(d_a, h, h_0), d_b
 
 
-_lstm = operation(
-    "lstm", "Tensor x, Tensor? h_0, Tensor c_0, Tensor? W_x, Tensor W_h, Tensor? b", _forward, _backward, num_outputs=2
-)
+_INPUTS = "Tensor x, Tensor? h_0, Tensor c_0, Tensor? W_x, Tensor W_h, Tensor? b"
+_lstm = operation(Passes("lstm", _INPUTS, num_outputs=2, forward=_forward, backward=_backward))
 
 
 def lstm_forward(z: Tensor, h_0: Tensor | None, c_0: Tensor, W_h: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from recurrence import gpu, kernel
-from recurrence.autograd import Tensors, operation
+from recurrence.autograd import Passes, Tensors, operation
 from recurrence.choice import choose_way
 from recurrence.inputs import (
     cast,
@@ -83,9 +83,8 @@ def _backward(way: str, gradients: Tensors, needs_d_x: bool, inputs: Tensors, re
     return d_x, d_h_0, d_W_hx, weights_gradient(d_a, h, h_0), d_b_h
 
 
-_rnn = operation(
-    "rnn", "Tensor x, Tensor? h_0, Tensor? W_hx, Tensor W_hh, Tensor? b_h", _forward, _backward, num_outputs=1
-)
+_INPUTS = "Tensor x, Tensor? h_0, Tensor? W_hx, Tensor W_hh, Tensor? b_h"
+_rnn = operation(Passes("rnn", _INPUTS, num_outputs=1, forward=_forward, backward=_backward))
 
 
 def rnn_forward(z: Tensor, h_0: Tensor | None, W_hh: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.library import opcheck
 
 from common import machine
 from part1.lstm import LSTM
@@ -13,13 +14,6 @@ from recurrence.rnn import rnn_sequence
 
 T, B, d, n = 7, 3, 2, 5
 MODELS = {"RNN": VanillaRNN, "LSTM": LSTM}
-
-
-@pytest.fixture(params=["bptt", "compiled"])
-def way(request):
-    if request.param == "compiled":
-        request.getfixturevalue("compiled_kernel")
-    return request.param
 
 
 def arguments(gates: int, dtype=torch.float32) -> list[torch.Tensor]:
@@ -93,7 +87,7 @@ def test_the_operator_keeps_what_it_promises(name):
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     with torch.no_grad():
         detached = [tensor.detach() for tensor in (x, *states_before, W_x, W_h, b)]
-        torch.library.opcheck(operator.default, ("bptt", *detached), test_utils=checks)
+        opcheck(operator.default, ("bptt", *detached), test_utils=checks)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -26,13 +26,14 @@ def empty_cache(tmp_path, monkeypatch, compiled_kernel):
     ("compiler", "message"),
     [
         ("no-such-compiler", "the compiled recurrence needs a C compiler, and no-such-compiler is not here"),
+        ("cc '", "the compiled recurrence needs a C compiler, and cc ' is not here"),
         ("false", "the recurrence does not compile with false: no message"),
     ],
 )
 def test_without_a_compiler_that_works(compiler, message, monkeypatch, empty_cache):
     monkeypatch.setenv("CC", compiler)
     with pytest.raises(InputError, match=message):
-        kernel.library.__wrapped__(torch.float32)
+        kernel.loaded.__wrapped__(torch.float32)
     assert not list(empty_cache.glob("*"))
 
 
@@ -50,50 +51,50 @@ def test_without_a_compiler_pytorch_computes(tmp_path):
 
 
 def test_it_is_compiled_once_into_a_folder_of_the_users_own(empty_cache):
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
     (file,) = empty_cache.iterdir()
     assert stat.S_IMODE(empty_cache.stat().st_mode) == 0o700
     compiled = file.stat()
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
     assert file.stat().st_mtime_ns == compiled.st_mtime_ns and list(empty_cache.iterdir()) == [file]
 
 
 def test_a_file_for_each_type_compiler_and_processor(empty_cache, monkeypatch):
     for dtype in kernel.TYPES:
-        kernel.library.__wrapped__(dtype)
+        kernel.loaded.__wrapped__(dtype)
     assert len(list(empty_cache.iterdir())) == 3
     monkeypatch.setenv("CC", "cc -g0")
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
     monkeypatch.setattr(kernel, "_processor", lambda: "another")
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
     assert len(list(empty_cache.iterdir())) == 5
 
 
 def test_a_folder_in_which_others_may_write_is_not_trusted(empty_cache):
     empty_cache.mkdir(parents=True)
     empty_cache.chmod(0o777)
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
     assert not list(empty_cache.iterdir())
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, compiled_kernel):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made in a file
-    kernel.library.__wrapped__(torch.float32)
+    kernel.loaded.__wrapped__(torch.float32)
 
 
 def test_a_damaged_file_is_compiled_again(empty_cache):
-    kernel.library.__wrapped__(torch.float64)
+    kernel.loaded.__wrapped__(torch.float64)
     (file,) = empty_cache.iterdir()
     whole = file.read_bytes()
     file.unlink()  # the loaded one lives on
     file.write_bytes(whole[: len(whole) // 3])  # which the system would load all the same
-    kernel.library.__wrapped__(torch.float64)
+    kernel.loaded.__wrapped__(torch.float64)
     assert whole in [path.read_bytes() for path in empty_cache.iterdir()]
 
 
 def test_processes_that_compile_at_once(empty_cache):
-    code = "import torch; from recurrence import kernel; kernel.library(torch.float32)"
+    code = "import torch; from recurrence import kernel; kernel.loaded(torch.float32)"
     environment = {**ENVIRONMENT, "XDG_CACHE_HOME": str(empty_cache.parent), "PYTHONPATH": str(ROOT)}
     children = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
     assert [child.wait() for child in children] == [0, 0, 0]
@@ -102,7 +103,7 @@ def test_processes_that_compile_at_once(empty_cache):
 
 def test_very_small_numbers_stay_what_they_are(compiled_kernel):
     """Some compilers' fast arithmetic sets them to zero, in the whole process."""
-    kernel.library(torch.float32)
+    kernel.loaded(torch.float32)
     smallest = torch.tensor(1e-45)
     assert smallest > 0 and smallest / 2 * 2 + smallest > 0 and 5e-324 > 0
 
@@ -130,8 +131,8 @@ def test_what_is_not_a_number_comes_through(value, dtype, compiled_kernel):
 def test_vectors_of_every_processor(widths, dtype, tolerance, monkeypatch, empty_cache):
     """Of NEON or SSE, AVX and AVX-512: compilers put those together that this processor does not have."""
     monkeypatch.setenv("CC", f"cc -Wno-psabi {widths}")
-    compiled = kernel.library.__wrapped__(dtype)
-    monkeypatch.setattr(kernel, "library", lambda dtype: compiled)
+    compiled = kernel.loaded.__wrapped__(dtype)
+    monkeypatch.setattr(kernel, "loaded", lambda dtype: compiled)
     for T, B, n in ((4, 33, 17), (3, 41, 40), (3, 5, 300)):
         generator = torch.Generator().manual_seed(0)
         z, W, h_0 = (torch.randn(shape, generator=generator) for shape in ((T, B, 4 * n), (4 * n, n), (B, n)))
