@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 from common.errors import CommandError
+from common.interrupts import EXPERIMENT
 from common.machine import num_cores
 from common.paths import ROOT, short_path
 
@@ -53,7 +57,7 @@ def start(job: Job, threads: int) -> "subprocess.Popen[str]":
     limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
     return subprocess.Popen(
         command,
-        env={**limits, **os.environ},
+        env={**limits, **os.environ, EXPERIMENT: str(os.getpid())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,14 +72,27 @@ def finished_result(job: Job) -> dict[str, Any] | None:
     """
     if not (job.run_dir / "result.json").exists():
         return None
-    config = json.loads((job.run_dir / "config.json").read_text(encoding="utf-8"))
+    result = _read_json(job.run_dir / "result.json", "delete it, and the run is completed again")
+    config = _read_json(job.run_dir / "config.json", "move the folder away to run this experiment again")
+    arguments = config.get("arguments")
+    theirs = arguments if isinstance(arguments, dict) else {}
     for name, value in job.arguments.items():
-        if name != "data_dir" and config["arguments"].get(name) != value:
+        if name != "data_dir" and theirs.get(name) != value:
             raise CommandError(
-                f"{short_path(job.run_dir)} holds a run with --{name} {config['arguments'].get(name)}, not {value}: "
+                f"{short_path(job.run_dir)} holds a run with --{name} {theirs.get(name)}, not {value}: "
                 "move it away to run this experiment again"
             )
-    return json.loads((job.run_dir / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _read_json(path: Path, advice: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CommandError(f"{short_path(path)} is missing or damaged: {advice}")
+    return content
 
 
 def failure(run_dir: Path, returncode: int, stderr: str) -> CommandError:
@@ -87,23 +104,46 @@ def failure(run_dir: Path, returncode: int, stderr: str) -> CommandError:
 def run_locally(jobs: list[Job], num_parallel: int) -> Iterator[None]:
     """Run the jobs, `num_parallel` at a time, each with its share of the cores, and yield whenever one has ended.
 
+    Ctrl-C or SIGTERM stops the runs that have begun, with a checkpoint each.
+
     Raises:
-        CommandError: a run failed.
+        CommandError: a run failed, after the others that have begun have ended; or SIGTERM has come.
     """
     threads = max(1, num_cores() // num_parallel)
-    with ThreadPoolExecutor(num_parallel) as pool:
-        futures = [pool.submit(_run, job, threads) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            # Runs that have begun end by themselves; Ctrl-C has reached them too.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    running: set[subprocess.Popen[str]] = set()
+    stopping = threading.Event()
+
+    def run(job: Job) -> None:
+        process = start(job, threads)
+        running.add(process)
+        if stopping.is_set():
+            process.terminate()
+        _, stderr = process.communicate()
+        running.discard(process)
+        if process.returncode:
+            raise failure(job.run_dir, process.returncode, stderr)
+
+    before = signal.signal(signal.SIGTERM, _raise_stopped)
+    try:
+        with ThreadPoolExecutor(num_parallel) as pool:
+            futures = [pool.submit(run, job) for job in jobs]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            except BaseException as error:
+                if isinstance(error, (KeyboardInterrupt, Stopped)):
+                    stopping.set()
+                    for process in list(running):
+                        process.terminate()
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _run(job: Job, threads: int) -> None:
-    process = start(job, threads)
-    _, stderr = process.communicate()
-    if process.returncode:
-        raise failure(job.run_dir, process.returncode, stderr)
+class Stopped(CommandError):
+    """SIGTERM has come."""
+
+
+def _raise_stopped(number: int, _: FrameType | None) -> None:
+    raise Stopped("stopped; the same command goes on with the runs that are left", 128 + number)

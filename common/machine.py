@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,14 @@ def get_device(name: str) -> torch.device:
     if name.startswith("cuda"):
         name = local_cuda_device(name)
     try:
-        device = torch.device(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
+    except Exception as error:  # of many types: PyTorch knows the names of devices that it was not built for
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CommandError(f"device {name!r} cannot be used here ({reason}); try --device auto") from None
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device  # "cpu:1" is the same
 
 
 def num_cores() -> int:

@@ -1,14 +1,16 @@
 """A run is a folder: config.json, metrics.csv, TensorBoard events, checkpoint.pt, result.json and a plot of its curves.
 
 The checkpoint decides where a run is. It is replaced atomically, and a resumed run drops what the logs hold beyond it,
-so that a run that was killed at any moment ends with the same folder as one that was not. If several processes train
-together, only process 0 opens, reads and writes the folder.
+so that a run that was killed at any moment ends with the same folder as one that was not. The one before it is kept, in
+case the file gets damaged. One process at a time has the folder (the file .lock), and a new run wants an empty one. If
+several processes train together, only process 0 opens, reads and writes the folder.
 """
 
 import csv
 import io
 import json
 import os
+import platform
 import shlex
 import shutil
 import sys
@@ -17,10 +19,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from common.command import program
-from common.data import load_tensors, save_tensors, write_atomically
+from common.data import check_replaceable, load_tensors, save_tensors, write_atomically
 from common.distributed import (
     broadcast_from_rank_zero,
     launcher,
@@ -30,20 +33,22 @@ from common.distributed import (
 )
 from common.errors import CommandError, InputError
 from common.machine import provenance
-from common.paths import ROOT, short_path
+from common.paths import ROOT, readable, short_path
 
 # Arguments that may differ when a run is resumed, since none of them changes a step. (A data folder may have moved; the
 # script itself must check that its content is still the same.)
 FREE_ARGUMENTS = {"run_dir", "resume", "device", "data_dir"}
+CHECKPOINT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", ".lock"
 
 
 class RunFolder:
     """The folder of a new or resumed run. The constructor finds it and reads its checkpoint; `with` makes it.
 
     Args:
-        args: the script's arguments. `run_dir` is the folder (None: a free `runs/<name>` in the repository); `resume`
-            asks for the run that is there.
-        name: "<part>/<what it trains>".
+        args: the script's arguments. `run_dir` is the folder (None: a free one of this name in the repository, below
+            runs/ and the script's own folder); `resume` asks for the run that is there.
+        script: the script that trains, as in "part1/train.py".
+        name: what it trains.
         columns: the columns of metrics.csv after "step".
         free_arguments: the script's own arguments that may differ when the run is resumed.
 
@@ -57,10 +62,20 @@ class RunFolder:
         saved_step: the step of checkpoint.pt; 0 before the first checkpoint.
 
     Raises:
-        CommandError: the folder holds another run, or nothing that can be resumed.
+        CommandError: the folder holds another run or anything else, nothing that can be resumed, or a run that another
+            process trains.
     """
 
-    def __init__(self, args: Namespace, name: str, columns: tuple[str, ...], free_arguments: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        args: Namespace,
+        script: str,
+        name: str,
+        columns: tuple[str, ...],
+        free_arguments: tuple[str, ...] = (),
+    ):
+        self.script = script
+        name = f"{Path(script).parent}/{name}"
         free = FREE_ARGUMENTS.union(free_arguments)
         self._all_arguments = vars(args)
         self.arguments = {key: value for key, value in self._all_arguments.items() if key not in free}
@@ -68,6 +83,7 @@ class RunFolder:
         self.metadata: dict[str, Any] = {}
         self.path, self.checkpoint = broadcast_from_rank_zero(lambda: self._find(args.run_dir, args.resume, name))
         self.saved_step = self.checkpoint["step"] if self.checkpoint else 0
+        self._num_rows = 0  # of metrics.csv
 
     def __str__(self) -> str:
         return short_path(self.path)
@@ -83,11 +99,13 @@ class RunFolder:
             self._tensorboard.close()
         except OSError as closing_error:
             error = error or closing_error
+        self._lock.release()
         if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise CommandError(
-                f"{self} cannot be written: {reason}; its last checkpoint is whole, --resume goes on from it"
-            ) from None
+            kept = "no checkpoint had been written yet"
+            if self.saved_step:
+                kept = f"the checkpoint of step {self.saved_step:,} is whole, --resume goes on from it"
+            where = error.filename or self.path
+            raise CommandError(f"{short_path(where)} cannot be written: {error.strerror or error}; {kept}") from None
 
     def recorded(self, name: str) -> Any:
         """Return the checkpoint's entry `name` if the run is resumed and has it; else None."""
@@ -105,6 +123,7 @@ class RunFolder:
     def log(self, step: int, **values: float) -> None:
         """Add one row to metrics.csv and to TensorBoard; columns without a value stay empty."""
         self._writer.writerow({"step": step, **{name: repr(value) for name, value in values.items()}})
+        self._num_rows += 1
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)
 
@@ -126,7 +145,10 @@ class RunFolder:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._tensorboard.flush()
-            self._write_state("checkpoint.pt", step, state)
+            content = {"metrics_rows": self._num_rows, **state}
+            if (self.path / CHECKPOINT).exists():
+                os.replace(self.path / CHECKPOINT, self.path / PREVIOUS)  # a kill here is resumed from it
+            self._write_state(CHECKPOINT, step, content)
             return step
 
         self.saved_step = broadcast_from_rank_zero(write)
@@ -147,7 +169,9 @@ class RunFolder:
     @rank_zero_only
     def write_json(self, name: str, content: Any) -> None:
         """Replace the file `name` of the folder."""
-        write_atomically(self.path / name, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        # File names may hold bytes that are no text, which JSON writes with a backslash.
+        write_atomically(self.path / name, text.encode(errors="backslashreplace"))
 
     def read_metrics(self) -> dict[str, list[tuple[int, float]]]:
         """Return the (step, value) pairs of every column of metrics.csv."""
@@ -174,36 +198,87 @@ class RunFolder:
 
     @rank_zero_only
     def _open(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=not self._path_was_free)
-        except FileExistsError:
-            raise CommandError(f"another run has taken {self} in the meantime: start this one again") from None
+        if not self._resume:
+            try:
+                self.path.mkdir(parents=True, exist_ok=not self._path_was_free)
+            except FileExistsError:
+                raise CommandError(f"another run has taken {self} in the meantime: start this one again") from None
+            self._take_lock()
+            self._check_empty()  # again: another run may have come and gone
         store_run_folder(self.path)
         (self.path / "result.json").unlink(missing_ok=True)  # a resumed run is not finished
         if not self.checkpoint:
-            self.write_json("config.json", {"arguments": self._all_arguments, **self.metadata, **provenance()})
+            config = {"script": self.script, "arguments": self._all_arguments, **self.metadata, **provenance()}
+            self.write_json("config.json", config)
         self._open_logs(self.saved_step)
 
     def _find(self, run_dir: str | None, resume: bool, name: str) -> tuple[Path, dict[str, Any] | None]:
         """Choose the folder; return it and the checkpoint to continue from."""
         if stored := stored_run_folder():  # torchrun replaces a lost process of this run
             run_dir, resume = stored, True
+        self._resume = resume
         self.path = Path(run_dir) if run_dir else _default_path(name, resume)
-        checkpoint = self._load_checkpoint() if resume else None
-        if not resume and (self.path / "checkpoint.pt").exists():
-            raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
         self._path_was_free = not (resume or run_dir)
-        return self.path, checkpoint
+        try:
+            os.path.abspath(self.path).encode()
+        except UnicodeEncodeError:
+            raise CommandError(f"{self} cannot be a run folder: TensorBoard wants a name in UTF-8") from None
+        if resume:
+            return self.path, self._load_checkpoint()
+        if run_dir:
+            self._check_empty()
+        return self.path, None
+
+    def _check_empty(self) -> None:
+        """Raise a CommandError where a new run would find something in its folder."""
+        if self.path.exists() and not self.path.is_dir():
+            raise CommandError(f"{self} is no folder: choose another --run_dir")
+        found = sorted(path.name for path in self.path.iterdir() if path.name != LOCK) if self.path.is_dir() else []
+        if found and (CHECKPOINT in found or _was_begun(self.path)):
+            raise CommandError(f"{self} already holds a run: add --resume to continue it, or choose another --run_dir")
+        if found:
+            raise CommandError(f"{self} is not empty (it holds {readable(found[0])}): choose another --run_dir")
+
+    def _take_lock(self) -> None:
+        """Lock the folder until the block, or the process, has ended.
+
+        Raises:
+            CommandError: another process has it.
+        """
+        path = self.path / LOCK
+        check_replaceable(path)
+        self._lock = FileLock(path)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            try:
+                holder = path.read_text(encoding="utf-8").strip()
+            except (OSError, ValueError):
+                holder = ""
+            in_use = f"{self} is in use by {holder or 'another process'}"
+            raise CommandError(f"{in_use}: wait until that has ended, or choose another --run_dir") from None
+        path.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
 
     def _load_checkpoint(self) -> dict[str, Any] | None:
-        path = self.path / "checkpoint.pt"
-        if not path.exists():
-            if self.path.is_dir() and _was_begun(self.path):
-                return None  # killed before its first checkpoint: start again
+        path, previous = self.path / CHECKPOINT, self.path / PREVIOUS
+        found = path.exists() or previous.exists()
+        if not found and not (self.path.is_dir() and _was_begun(self.path)):
             raise CommandError(f"{self} holds no run that could be resumed: start one without --resume")
-        checkpoint = load_checkpoint(path)
+        self._take_lock()
+        if not found:
+            return None  # killed before its first checkpoint: start again
+        try:
+            checkpoint = load_checkpoint(path if path.exists() else previous)
+        except InputError as error:
+            if not path.exists() or not previous.exists():
+                raise
+            raise CommandError(
+                f"{error}; the checkpoint before it is kept: delete {short_path(path)}, and --resume goes on from that"
+            ) from None
         if "state" not in checkpoint:
             raise CommandError(f"{self} holds a run of an earlier version, which cannot be resumed: start a new one")
+        if checkpoint.get("script", self.script) != self.script:
+            raise CommandError(f"{self} holds a run of {checkpoint['script']}, not of {self.script}")
         theirs = checkpoint["arguments"]
         for key in sorted(theirs.keys() | self.arguments.keys()):
             then, now = theirs.get(key), self.arguments.get(key)
@@ -216,17 +291,18 @@ class RunFolder:
         return checkpoint
 
     def _write_state(self, name: str, step: int, state: dict[str, Any]) -> None:
-        save_tensors(self.path / name, {"step": step, "arguments": self.arguments, **self.metadata, **state})
+        about = {"script": self.script, "step": step, "arguments": self.arguments}
+        save_tensors(self.path / name, {**about, **self.metadata, **state})
 
     def _open_logs(self, last_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
         path = self.path / "metrics.csv"
-        rows = []
-        if last_step:
-            with open(path, newline="", encoding="utf-8") as file:
-                whole_rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may cut a row
-            rows = [row for row in whole_rows if int(row["step"]) <= last_step]
+        check_replaceable(path)
+        rows = [row for row in _whole_rows(path, self.columns) if int(row["step"]) <= last_step] if last_step else []
+        self._num_rows = len(rows)
+        if (lost := (self.recorded("metrics_rows") or 0) - len(rows)) > 0:
+            print(f"{short_path(path)} has lost {lost:,} rows: the curves will have gaps", file=sys.stderr)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
@@ -256,7 +332,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch.load raises many types for damaged and foreign files
         raise InputError(f"{short_path(path)} is damaged or not a checkpoint ({type(error).__name__})") from None
-    if not isinstance(checkpoint, dict) or not {"step", "arguments"} <= checkpoint.keys():
+    kinds = {"step": int, "arguments": dict}
+    is_ours = isinstance(checkpoint, dict) and all(type(checkpoint.get(key)) is kind for key, kind in kinds.items())
+    if not is_ours or checkpoint["step"] < 0 or not all(isinstance(name, str) for name in checkpoint["arguments"]):
         raise InputError(f"{short_path(path)} is not a checkpoint of this project")
     return checkpoint
 
@@ -273,11 +351,21 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     return pairs
 
 
+def _whole_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the rows of a metrics.csv of which nothing is missing; a kill, or a hand, may have cut one."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        rows = list(csv.reader(line.replace("\0", "") for line in file))
+    whole = [row for row in rows[1:] if len(row) == len(columns) and row[0].isdecimal()]
+    return [dict(zip(columns, row)) for row in whole] if rows and rows[0] == list(columns) else []
+
+
 def _was_begun(path: Path) -> bool:
     """Return whether a run was begun in a folder without a checkpoint: it has our config.json or no finished file."""
     config = path / "config.json"
     if not config.exists():
-        return all(file.match(".*.tmp") for file in path.iterdir())
+        return all(file.match(".*.tmp") or file.name == LOCK for file in path.iterdir())
     try:
         return {"arguments", "command"} <= json.loads(config.read_text(encoding="utf-8")).keys()
     except (ValueError, AttributeError):  # not JSON, or not a dictionary

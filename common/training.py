@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.command import StopRequest
+from common.command import StopRequest, drop_output
 from common.distributed import rank, shard
 from common.errors import CommandError, InputError
 from common.machine import seeded_generator
@@ -44,7 +44,13 @@ class LoopState:
         return dict(vars(self))
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
+        if saved.keys() != vars(self).keys():
+            raise ValueError(f"the loop's state is {', '.join(vars(self))}, not {', '.join(map(str, saved))}")
         for name, value in saved.items():
+            if not isinstance(
+                value, (int, float) if isinstance(getattr(self, name), float) else type(getattr(self, name))
+            ):
+                raise ValueError(f"{name} cannot be a {type(value).__name__}")
             setattr(self, name, value)
 
 
@@ -70,10 +76,7 @@ class Training:
 
     def __enter__(self) -> "Training":
         if self.run.checkpoint:
-            self.state.load_state_dict(self.run.checkpoint["state"])
-            for name, part in self.saved.items():
-                load = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
-                load(self.run.checkpoint[name])
+            self._restore(self.run.checkpoint)
         self.run.__enter__()
         self._stop.__enter__()
         disable = True if rank() > 0 else None  # None: if stderr is not a terminal
@@ -87,6 +90,20 @@ class Training:
         self._stop.__exit__()
         self.progress.close()
         self.run.__exit__(*error)
+
+    def _restore(self, checkpoint: dict[str, Any]) -> None:
+        try:
+            self.state.load_state_dict(checkpoint["state"])
+            if self.state.step != checkpoint["step"]:
+                raise ValueError(f"its state is of step {self.state.step}, not {checkpoint['step']}")
+            for name, part in self.saved.items():
+                load = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
+                load(checkpoint[name])
+        except Exception as error:  # nearly any type, where somebody has made the file by hand
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise CommandError(
+                f"the checkpoint in {self.run} does not fit this run ({reason}): start a new one"
+            ) from None
 
     @property
     def signal_number(self) -> int:
@@ -116,8 +133,11 @@ class Training:
         self.progress.set_postfix(self._shown)
 
     def print(self, text: str) -> None:
-        """Print a text above the progress bar."""
-        self.progress.write(text, file=sys.stdout)
+        """Print a text above the progress bar; if nobody can read it any more, training goes on all the same."""
+        try:
+            self.progress.write(text, file=sys.stdout)
+        except OSError:
+            drop_output()
 
     def end_step(
         self, values: dict[str, float], log: bool, checkpoint: bool, signal_number: Tensor | int | None = None

@@ -19,11 +19,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
+from common.data import cache_folder
 from common.errors import InputError
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -108,34 +109,6 @@ def _compile(compiler: list[str], flags: list[str], openmp: Path, path: Path) ->
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]
             raise InputError(f"the recurrence does not compile with {compiler[0]}: {reason}")
-
-
-def cache_folder() -> Path:
-    """Return the folder of compiled files: in the user's cache, or for this process alone where that cannot be used.
-
-    What lies there is run: so it must be the user's own, and nobody else's to write in.
-    """
-    base = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    if os.path.isabs(chosen := os.environ.get("XDG_CACHE_HOME", "")):  # the specification: others are to be ignored
-        base = Path(chosen)
-    folder = Path(os.path.expanduser(base), "recurrent-and-graph-networks")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        if found.st_uid == os.getuid() and not found.st_mode & 0o022 and os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return _folder_of_this_process()
-
-
-@cache
-def _folder_of_this_process() -> Path:
-    import atexit
-
-    folder = mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
 
 
 def _loaded_openmp() -> Path:

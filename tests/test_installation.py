@@ -30,7 +30,7 @@ FORWARD_AND_BACKWARD = """
 import torch
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
-from recurrence.kernel import cache_folder
+from common.data import cache_folder
 for Model in (VanillaRNN, LSTM):
     model = Model(seq_length=5, input_dim=1, num_hidden=8, num_classes=10, batch_size=3)
     model(torch.rand(3, 5).mul(10).floor()).sum().backward()

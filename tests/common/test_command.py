@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 from common.command import (
     ArgumentParser,
@@ -14,12 +16,16 @@ from common.command import (
     fraction,
     non_negative_float,
     non_negative_int,
+    path_name,
     positive_float,
+    positive_fraction,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.errors import CommandError, InputError
 from common.paths import ROOT
+from tests.harness import POSIX
 
 
 def raises(error):
@@ -46,10 +52,92 @@ def test_run_command_ends_in_one_line(error, exit_code, line, capsys):
     assert capsys.readouterr().err.endswith(f": {line}\n")
 
 
-@pytest.mark.parametrize("bug", [ZeroDivisionError(), ValueError("shapes do not match"), ImportError("a circle")])
-def test_run_command_hides_no_bug(bug):
-    with pytest.raises(type(bug)):
-        run_command(lambda: raises(bug))
+@pytest.mark.parametrize(
+    ("bug", "reason"),
+    [
+        (ZeroDivisionError("division by zero"), "unexpected ZeroDivisionError: division by zero"),
+        (ValueError("shapes\ndo not match"), "unexpected ValueError: shapes"),
+        (ImportError(), "unexpected ImportError: ImportError"),
+    ],
+)
+def test_a_bug_is_one_line_and_its_traceback_can_be_had(bug, reason, capsys, monkeypatch):
+    for wanted in ("0", "1"):
+        monkeypatch.setenv("TRACEBACK", wanted)
+        with pytest.raises(SystemExit) as stop:
+            run_command(lambda: raises(bug))
+        printed = capsys.readouterr().err
+        *before, last = printed.splitlines()
+        assert stop.value.code == 1
+        assert f"{reason} (test_command.py, line " in last and "TRACEBACK=1 in the environment" in last
+        assert ("Traceback" in printed) is (wanted == "1") and bool(before) is (wanted == "1")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.empty(2**31 - 1, 2**31 - 1, 2**31 - 1),
+        lambda: torch.empty(2**45, dtype=torch.float64),
+        lambda: torch.zeros(2**40) + torch.zeros(2**40),
+        lambda: np.zeros(2**50),
+        lambda: bytearray(2**50),
+    ],
+)
+def test_too_little_memory_is_one_line(make, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_command(lambda: make() and None)
+    assert stop.value.code == 2 and "there is not enough memory for this" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\x1b[31mred", "\udcff.txt", "\x9b2J", "a\u2028b", "bell\a"])
+def test_a_message_stays_on_its_line(text, capsys):
+    with pytest.raises(SystemExit):
+        run_command(lambda: raises(CommandError(text)))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+
+
+OUTPUT = "from common.command import run_command\nrun_command(lambda: print({}))"
+
+
+def output_of(text, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("environment", {})}
+    command = [sys.executable, "-c", OUTPUT.format(text)]
+    return subprocess.run(command, env=environment, stderr=subprocess.PIPE, timeout=60, **options)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1", "utf-8"])
+def test_any_text_can_be_printed(encoding):
+    done = output_of(r"'é日\udcff'", stdout=subprocess.PIPE, environment={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0 and not done.stderr
+    assert done.stdout.decode(encoding).strip() == "é日\udcff".encode(encoding, "backslashreplace").decode(encoding)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_output_to_a_full_disk_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = output_of("'x'", stdout=full)
+    assert (done.returncode, done.stderr) == (2, b"-c: No space left on device: its output\n")
+
+
+@POSIX
+def test_output_that_nobody_reads_or_that_is_closed_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = output_of("'x' * 10**6", stdout=writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = output_of("'x'", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@POSIX
+def test_ctrl_c_during_imports_is_one_line():
+    code = (
+        "import os, signal\nfrom common.interrupts import exit_on_interrupt\nexit_on_interrupt()\n"
+        "os.kill(os.getpid(), signal.SIGINT)\nimport torch\nprint('not reached')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "-c: interrupted\n")
 
 
 def test_an_input_error_is_a_value_error_for_who_calls_from_python():
@@ -60,11 +148,14 @@ def test_an_input_error_is_a_value_error_for_who_calls_from_python():
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
     [
-        (positive_int, {"1": 1, "12": 12}, ["0", "-1", "1.5", "x"]),
-        (non_negative_int, {"0": 0}, ["-1", "x"]),
-        (positive_float, {"1e-3": 0.001}, ["0", "-1", "nan", "inf", "x"]),
-        (non_negative_float, {"0": 0.0, "2.5": 2.5}, ["-1", "nan", "inf", "x"]),
+        (positive_int, {"1": 1, "2147483647": 2**31 - 1}, ["0", "-1", "1.5", "x", "", "2147483648", "9" * 5000]),
+        (non_negative_int, {"0": 0}, ["-1", "x", "2147483648"]),
+        (seed_number, {"0": 0, "9223372036854775807": 2**63 - 1}, ["-1", "x", "9223372036854775808", "9" * 40]),
+        (positive_float, {"1e-3": 0.001, "1e30": 1e30}, ["0", "-1", "nan", "inf", "x", "1e308", "1e31", "1e-320"]),
+        (non_negative_float, {"0": 0.0, "2.5": 2.5}, ["-1", "nan", "inf", "x", "1e-320", "1e39"]),
         (fraction, {"0": 0.0, "0.5": 0.5}, ["1", "-0.1", "nan", "x"]),
+        (positive_fraction, {"1": 1.0, "0.5": 0.5}, ["0", "1.1", "nan", "x"]),
+        (path_name, {"a b": "a b"}, [""]),
     ],
 )
 def test_argument_types(kind, good, bad):

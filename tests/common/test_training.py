@@ -37,7 +37,7 @@ def parts(seed):
 
 def train(run_dir, steps, seed=0, resume=False, stop_at=None, checkpoint_every=2):
     """Train on noise for so many steps, as scripts do; returns the state and the parts."""
-    run = RunFolder(Namespace(run_dir=str(run_dir), resume=resume), "part/run", COLUMNS)
+    run = RunFolder(Namespace(run_dir=str(run_dir), resume=resume), "part/train.py", "run", COLUMNS)
     state, saved = State(), parts(seed)
     model, optimizer, scheduler, generator = saved.values()
     with Training(run, steps, state, "a run", **saved) as training:
@@ -94,8 +94,8 @@ def test_state_and_saved_parts_are_restored_as_a_whole(tmp_path):
 def test_what_a_checkpoint_holds(tmp_path):
     state, saved = train(tmp_path, 4)
     checkpoint = load_checkpoint(tmp_path / "checkpoint.pt")
-    assert set(checkpoint) == {"step", "arguments", "state", *saved}
-    assert checkpoint["step"] == 4 and checkpoint["state"] == vars(state)
+    assert set(checkpoint) == {"script", "step", "arguments", "metrics_rows", "state", *saved}
+    assert checkpoint["step"] == checkpoint["metrics_rows"] == 4 and checkpoint["state"] == vars(state)
     assert isinstance(checkpoint["generator"], torch.Tensor)
 
 
@@ -110,7 +110,7 @@ def test_seconds_of_training_add_up(tmp_path):
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_end_step_logs_saves_and_stops_on_a_signal(tmp_path, monkeypatch, number, exit_code):
     monkeypatch.setattr("sys.argv", ["part1/train.py", "--resume", "--size", "3"])
-    run = RunFolder(Namespace(run_dir=str(tmp_path), resume=False), "part/run", COLUMNS)
+    run = RunFolder(Namespace(run_dir=str(tmp_path), resume=False), "part/train.py", "run", COLUMNS)
     previous, state = signal.getsignal(number), State(step=1_234)
     with pytest.raises(CommandError) as error, Training(run, 5_000, state, model=nn.Linear(1, 1)) as training:
         training.end_step({"loss": 0.5}, log=True, checkpoint=False)
@@ -131,7 +131,7 @@ def test_end_step_logs_saves_and_stops_on_a_signal(tmp_path, monkeypatch, number
 def test_several_processes_stop_together(tmp_path):
     """A signal that another process has received stops this one, too; its own one waits until all have agreed."""
     for agreed, own in ((0, signal.SIGTERM), (signal.SIGINT, 0)):
-        run = RunFolder(Namespace(run_dir=str(tmp_path / str(agreed)), resume=False), "part/run", COLUMNS)
+        run = RunFolder(Namespace(run_dir=str(tmp_path / str(agreed)), resume=False), "part/train.py", "run", COLUMNS)
         with Training(run, 5, State(step=1)) as training:
             if own:
                 signal.raise_signal(own)
@@ -166,7 +166,7 @@ def test_a_short_run_is_evaluated_twenty_times_a_long_one_at_the_longest_interva
 
 
 def test_divergence_is_one_line(tmp_path):
-    run = RunFolder(Namespace(run_dir=str(tmp_path), resume=False), "part/run", COLUMNS)
+    run = RunFolder(Namespace(run_dir=str(tmp_path), resume=False), "part/train.py", "run", COLUMNS)
     state = State(step=1_000)
     with Training(run, 5_000, state, model=nn.Linear(1, 1)) as training:
         training.check_finite(loss=0.5, gradient_norm=1e30)
