@@ -23,12 +23,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
@@ -36,6 +39,7 @@ from common.command import (
     positive_float,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.machine import get_device, seeded_generator
 from common.optimizers import OPTIMIZERS
@@ -125,8 +129,8 @@ def train(args: Namespace) -> None:
     generator = seeded_generator(args.seed, "training")
 
     # Model and optimizer
-    name, Model = f"part1/{args.model_type}_length{args.input_length}_seed{args.seed}", MODELS[args.model_type]
-    run = RunFolder(args, name, COLUMNS, free_arguments=("train_steps", "recurrence"))
+    name, Model = f"{args.model_type}_length{args.input_length}_seed{args.seed}", MODELS[args.model_type]
+    run = RunFolder(args, "part1/train.py", name, COLUMNS, free_arguments=("train_steps", "recurrence"))
     recurrence = choose_recurrence(args.recurrence, Model.RECURRENCES, device, run.recorded("recurrence"))
     run.metadata["recurrence"] = recurrence
     eval_every = run.keep("eval_every", args.eval_every or default_interval(args.train_steps, EVAL_EVERY))
@@ -242,7 +246,7 @@ def build_parser() -> ArgumentParser:
     add("--optimizer", choices=OPTIMIZERS, default="rmsprop", help="momentum is SGD with momentum 0.9")
     add("--init", default="default", help="default, orthogonal; RNN also: identity, bistable; LSTMs also: chrono")
     add("--preset", choices=PRESETS, help="other defaults; long_memory: remember a digit for a thousand steps")
-    add("--seed", type=non_negative_int, default=0, help="seed of weights and palindromes")
+    add("--seed", type=seed_number, default=0, help="seed of weights and palindromes")
     interval = f"default a twentieth of all, at most {EVAL_EVERY}"
     add("--eval_every", type=positive_int, help=f"steps between two evaluations, each with a checkpoint; {interval}")
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")

@@ -9,15 +9,15 @@ its step. Of several processes that train together, each cuts its own windows or
 others.
 """
 
+import codecs
 import json
-import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -25,15 +25,22 @@ from torch import Tensor
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import write_atomically
+from common.data import cache_folder, input_file, replacing, sha256_of, write_atomically
 from common.distributed import shard
 from common.errors import InputError
-from common.paths import ROOT, short_path
+from common.paths import short_path
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # replaces held-out characters that do not occur in the training text
 MAX_HELD_OUT = 1_000_000  # characters: enough for a perplexity of four digits
 IN_MEMORY = 64 * 2**20  # bytes: a larger text is encoded to a file
 CHUNK = 2**20  # characters read at a time
+FORMAT = 1  # of the encoded files; raise it whenever the same text is encoded differently
+MARKS = {  # byte order marks; that of UTF-32 begins as that of UTF-16 does
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class Batch(NamedTuple):
@@ -56,19 +63,27 @@ class TextDataset(torch.utils.data.Dataset):
     """Windows of a text file, by the handout's names.
 
     Args:
-        filename: a UTF-8 text.
+        filename: a text.
         seq_length: T, characters of a window.
         step_size: distance between the windows that `random_select=False` numbers; len counts them in both cases.
         random_select: an item is a window at a random place, drawn from torch's generator, and its number means
             nothing.
+        encoding: of the text; by default as its byte order mark says, else UTF-8.
 
     Raises:
         ValueError: the file is not text, or shorter than a window and one character.
         FileNotFoundError: there is no such file.
     """
 
-    def __init__(self, filename: str | Path, seq_length: int, step_size: int = 10, random_select: bool = True):
-        self.corpus = Corpus(filename)
+    def __init__(
+        self,
+        filename: str | Path,
+        seq_length: int,
+        step_size: int = 10,
+        random_select: bool = True,
+        encoding: str | None = None,
+    ):
+        self.corpus = Corpus(filename, encoding=encoding)
         self.seq_length, self.step_size, self.random_select = seq_length, step_size, random_select
         self._last_start = _last_start(self.corpus.size, seq_length)
 
@@ -106,8 +121,11 @@ class Corpus:
 
     A byte order mark is dropped and every line end becomes a newline. With `held_out`, that share at the text's end is
     kept from training: the vocabulary is that of the part before, and characters that occur in the tail alone become
-    UNKNOWN. A file of more than 64 MiB is encoded into `data/encoded/` and read from there, so that memory does not
+    UNKNOWN. A file of more than 64 MiB is encoded into the user's cache and read from there, so that memory does not
     grow with it.
+
+    Args:
+        encoding: of the text; by default as its byte order mark says, else UTF-8.
 
     Attributes:
         vocabulary: the characters, in the order of their code points; a character's number is its place.
@@ -116,19 +134,17 @@ class Corpus:
         checksum: CRC-32 of the encoded text.
 
     Raises:
-        ValueError: the file is empty, or not UTF-8 text.
+        ValueError: the file is empty, no regular file, or not text in this encoding.
         FileNotFoundError: there is no such file.
     """
 
-    def __init__(self, filename: str | Path, held_out: float = 0.0):
-        self.path = Path(filename)
-        if not self.path.exists():
-            raise FileNotFoundError(f"{short_path(self.path)} does not exist")
-        stat = self.path.stat()
-        if stat.st_size > IN_MEMORY:
+    def __init__(self, filename: str | Path, held_out: float = 0.0, encoding: str | None = None):
+        self.path = input_file(filename, "a text")
+        self.encoding = encoding or _marked_encoding(self.path)
+        if self.path.stat().st_size > IN_MEMORY:
             self._tokens = None
-            key = sha256(f"{self.path.resolve()} {stat.st_size} {stat.st_mtime_ns} {held_out}".encode()).hexdigest()
-            self._file = ROOT / "data" / "encoded" / f"{key[:16]}.tokens"
+            key = sha256(f"{FORMAT} {sha256_of(self.path)} {self.encoding} {held_out}".encode()).hexdigest()
+            self._file = cache_folder("texts") / f"{key[:32]}.tokens"
             self._open_file(held_out)
         else:
             self._survey(held_out)
@@ -156,35 +172,47 @@ class Corpus:
         with open(self._file, "rb", buffering=0) as file:
             for row, start in zip(rows, starts.tolist()):
                 file.seek(start * rows.itemsize)
-                file.readinto(row.data)
+                if file.readinto(row.data) != row.nbytes:
+                    raise InputError(f"{short_path(self._file)} has been cut: start again, and it is made anew")
         return rows.T
 
-    @cached_property
+    @property
     def _dtype(self) -> np.dtype:
-        return np.min_scalar_type(len(self.vocabulary) - 1)
+        return _smallest_type(self.vocabulary)
 
     def _open_file(self, held_out: float) -> None:
         """Read the attributes from the notes beside the encoded file, or make both."""
         notes = self._file.with_suffix(".json")
-        if notes.exists() and self._file.exists():
-            found = json.loads(notes.read_text(encoding="utf-8"))
-            self.vocabulary, self.checksum = found["vocabulary"], found["checksum"]
-            self.size, self.num_train = found["size"], found["num_train"]
-            return
+        if notes.exists():
+            try:
+                self._read_notes(notes)
+                return
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                print(f"{short_path(self._file)} is damaged: made anew", file=sys.stderr)
         self._survey(held_out)
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        temporary, self.checksum = self._file.with_suffix(f".{os.getpid()}"), 0
-        try:
-            with open(temporary, "wb") as file:
-                for tokens in self._encode():
-                    self.checksum = zlib.crc32(tokens.data, self.checksum)
-                    file.write(tokens.data)
-            os.replace(temporary, self._file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        own, self.checksum = self._file.with_name(f"{uuid4().hex}.tokens"), 0  # others may encode the same text
+        with replacing(own) as file:
+            for tokens in self._encode():
+                self.checksum = zlib.crc32(tokens.data, self.checksum)
+                file.write(tokens.data)
+        own.replace(self._file)
         found = {"vocabulary": self.vocabulary, "checksum": self.checksum}
         found |= {"size": self.size, "num_train": self.num_train}
         write_atomically(notes, json.dumps(found).encode())
+
+    def _read_notes(self, notes: Path) -> None:
+        """Take the attributes from the notes, if they are those of the encoded file."""
+        found = json.loads(notes.read_text(encoding="utf-8"))
+        self.vocabulary, self.checksum = found["vocabulary"], found["checksum"]
+        self.size, self.num_train = found["size"], found["num_train"]
+        dtype, checksum = _smallest_type(self.vocabulary), 0
+        if self._file.stat().st_size != self.size * dtype.itemsize:
+            raise ValueError("it has been cut")
+        with open(self._file, "rb") as file:
+            while content := file.read(CHUNK):
+                checksum = zlib.crc32(content, checksum)
+        if checksum != self.checksum:
+            raise ValueError("its checksum differs")
 
     def _survey(self, held_out: float) -> None:
         """Find the text's size, where the tail begins, and the vocabulary of the part before it."""
@@ -200,7 +228,8 @@ class Corpus:
             raise InputError(f"{short_path(self.path)} is empty")
         if first_place[0] >= 0:
             raise InputError(
-                f"{short_path(self.path)} is no text: it holds a NUL character at place {first_place[0]:,}"
+                f"{short_path(self.path)} is no {self.encoding.upper()} text: it holds a NUL character at place "
+                f"{first_place[0]:,}; if it has another encoding, such as utf-16-le, name that"
             )
         self.num_train = self.size - min(int(held_out * self.size), MAX_HELD_OUT)
         known = {chr(code) for code in np.flatnonzero((first_place >= 0) & (first_place < self.num_train))}
@@ -215,12 +244,20 @@ class Corpus:
             yield number[codes]
 
     def _code_points(self) -> Iterator[np.ndarray]:
+        first = True
         try:
-            with open(self.path, encoding="utf-8-sig") as file:
+            with open(self.path, encoding=self.encoding) as file:
                 while text := file.read(CHUNK):
+                    text, first = text.removeprefix("\ufeff") if first else text, False  # a byte order mark
                     yield np.frombuffer(text.encode("utf-32-le"), np.uint32)
-        except UnicodeDecodeError:
-            raise InputError(f"{short_path(self.path)} is not UTF-8 text: {_first_fault(self.path)}") from None
+        except LookupError:
+            raise InputError(f"there is no encoding {self.encoding!r} of texts: utf-8, latin-1, utf-16, ...") from None
+        except UnicodeError as error:
+            fault = _first_fault(self.path) if self.encoding == "utf-8" else " ".join(str(error).split())[:200]
+            raise InputError(
+                f"{short_path(self.path)} is not {self.encoding.upper()} text: {fault}; name its encoding, such as "
+                "latin-1, cp1252 or utf-16"
+            ) from None
 
 
 class RandomWindows:
@@ -303,11 +340,6 @@ def decode(numbers: Iterable[int] | Tensor, vocabulary: str) -> str:
     return "".join(vocabulary[int(number)] for number in numbers)
 
 
-def readable(text: str) -> str:
-    """Return a text on one line, invisible characters escaped."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
 def find_text(name: str) -> Path:
     """Return the path of a text, relative to the working directory or to part2/, as in `assets/grimm.txt`."""
     inside = Path(__file__).resolve().parent / name
@@ -327,6 +359,17 @@ def _cut(corpus: Corpus, starts: np.ndarray, seq_length: int) -> tuple[Tensor, T
     """Return the windows at `starts` and the same one character later, (T, B) each."""
     windows = torch.from_numpy(corpus.windows(starts, seq_length + 1).astype(np.int64))  # (T + 1, B)
     return windows[:-1], windows[1:]
+
+
+def _marked_encoding(path: Path) -> str:
+    """Return the encoding that a file's byte order mark names, or UTF-8."""
+    with open(path, "rb") as file:
+        beginning = file.read(4)
+    return next((encoding for mark, encoding in MARKS.items() if beginning.startswith(mark)), "utf-8")
+
+
+def _smallest_type(vocabulary: str) -> np.dtype:
+    return np.min_scalar_type(len(vocabulary) - 1)
 
 
 def _first_fault(path: Path) -> str:

@@ -9,6 +9,7 @@ fetched again.
 
 import io
 import re
+import shlex
 import sys
 import zipfile
 from pathlib import Path
@@ -17,7 +18,14 @@ from urllib.parse import quote
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.command import ArgumentParser, run_command
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
+from common.command import (
+    ArgumentParser,
+    path_name,
+    run_command,
+)
 from common.data import data_path, find_data, write_atomically
 from common.paths import ROOT, short_path
 
@@ -64,14 +72,14 @@ END = re.compile(
 
 def main() -> None:
     args = build_parser().parse_args()
-    train = f"python {short_path(Path(__file__).with_name('train.py'))}"
+    train = f"python {shlex.quote(short_path(Path(__file__).with_name('train.py')))}"
     if args.name == "tang":
-        print(f"{train} --poems {short_path(fetch_tang(args.data_dir))}")
+        print(f"{train} --poems {shlex.quote(short_path(fetch_tang(args.data_dir)))}")
         return
     path = save_book(args.name, args.data_dir, args.output)
     text = path.read_text(encoding="utf-8")
     print(f"{short_path(path)}: {len(text):,} characters, {len(set(text))} different ones")
-    print(f"{train} --txt_file {short_path(path)}")
+    print(f"{train} --txt_file {shlex.quote(short_path(path))}")
 
 
 def save_book(name: str, data_dir: str | None = None, output: str | None = None) -> Path:
@@ -116,8 +124,8 @@ def without_gutenberg(text: str) -> str:
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     parser.add_argument("name", choices=[*BOOKS, "tang"], help="what to fetch")
-    parser.add_argument("--output", help="file to write the book to; default data/books/NAME.txt")
-    parser.add_argument("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    parser.add_argument("--output", type=path_name, help="file to write the book to; default data/books/NAME.txt")
+    parser.add_argument("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     return parser
 
 

@@ -13,6 +13,7 @@
 W_ox], W_h and b alike.
 """
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -26,11 +27,13 @@ from torch.nn import functional as F
 
 if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common.data import input_file
 from common.distributed import shard, world_size
 from common.errors import InputError
 from common.machine import computing_type
 from common.paths import short_path
 from common.run_folder import load_checkpoint
+from part2.dataset import UNKNOWN
 from recurrence.choice import RECURRENCES, check_recurrence
 from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
@@ -173,7 +176,8 @@ class TextGenerationModel(nn.Module):
             (0: the share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32";
             "bf16" computes all products in bfloat16, while parameters, cell states and logits stay in float32; in
             float32 on a CPU without instructions for it),
-            `recurrence` of the layers ("auto").
+            `recurrence` of the layers ("auto"), `never_written` (none: numbers of characters that `sample`, `complete`
+            and `write` leave out).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
@@ -181,6 +185,7 @@ class TextGenerationModel(nn.Module):
         super().__init__()
         self.vocabulary_size = args.vocabulary_size
         self.dropout = getattr(args, "dropout", 0.0)
+        self.never_written: list[int] = list(getattr(args, "never_written", ()))
         self.compute_dtype = PRECISIONS[getattr(args, "precision", "float32")]
         sizes = [args.embedding_size] + [args.lstm_hidden_dim] * getattr(args, "lstm_num_layers", 1)
         self.embedding = nn.Embedding(args.vocabulary_size, args.embedding_size)
@@ -234,8 +239,13 @@ class TextGenerationModel(nn.Module):
         """
         if sample_length < 1:
             raise ValueError(f"sample_length must be at least 1, not {sample_length}")
-        first = torch.randint(self.vocabulary_size, (1, batch_size), generator=generator)
+        written = torch.tensor(self.written_characters())
+        first = written[torch.randint(len(written), (1, batch_size), generator=generator)]
         return self.complete(first, sample_length - 1, temperature, generator)
+
+    def written_characters(self) -> list[int]:
+        """Return the numbers of all characters but those that are never written."""
+        return [number for number in range(self.vocabulary_size) if number not in self.never_written]
 
     def complete(
         self, prompt: Tensor, num_characters: int, temperature: float = 0.0, generator: torch.Generator | None = None
@@ -257,12 +267,19 @@ class TextGenerationModel(nn.Module):
 
         Args:
             top_k: draw among the k likeliest characters only.
+
+        Raises:
+            ValueError: a logit is infinite or not a number; a temperature or `top_k` that `choose` does not take.
         """
         x, state = prompt, None
         while True:
             with torch.no_grad():
                 logits, state = self._run(x.to(self.output.weight.device), state)
-                x = choose(logits[-1].cpu(), temperature, generator, top_k).unsqueeze(0)
+                p = logits[-1].cpu()
+                if not p.isfinite().all():
+                    raise InputError("the model's logits are infinite or not numbers: its training has diverged")
+                p[:, self.never_written] = -torch.inf
+                x = choose(p, temperature, generator, top_k).unsqueeze(0)
             yield x[0]
 
     @torch.no_grad()
@@ -348,16 +365,39 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Te
     path = Path(path)
     if path.is_dir():
         path = path / ("best.pt" if (path / "best.pt").exists() else "checkpoint.pt")
-    if not path.exists():
-        raise FileNotFoundError(f"{short_path(path)} does not exist: a run folder of part2/train.py is expected")
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(input_file(path, "a checkpoint, or a run folder, of part2/train.py"))
     if "vocabulary" not in checkpoint:
         raise InputError(f"{short_path(path)} holds no text model: it is not a checkpoint of part2/train.py")
-    sizes = ("embedding_size", "lstm_hidden_dim", "lstm_num_layers")
-    arguments = {name: checkpoint["arguments"][name] for name in sizes}
-    model = TextGenerationModel(Namespace(vocabulary_size=len(checkpoint["vocabulary"]), **arguments))
-    model.load_state_dict(checkpoint["model"])
+    try:
+        model = _model_of(checkpoint)
+    except Exception as error:  # nearly any type, where somebody has made the file by hand
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{short_path(path)} holds no text model that fits together ({reason})") from None
     return model.to(device).eval(), checkpoint
+
+
+def _model_of(checkpoint: dict[str, Any]) -> TextGenerationModel:
+    """Return the model of a checkpoint; nothing is allocated that the file does not hold."""
+    vocabulary, end = checkpoint["vocabulary"], checkpoint["end"]
+    if not isinstance(vocabulary, str) or len(set(vocabulary)) < len(vocabulary) or not vocabulary:
+        raise ValueError("the vocabulary must be a string of different characters")
+    if end is not None and end not in list(vocabulary):
+        raise ValueError("the end must be a character of the vocabulary")
+    sizes = {name: checkpoint["arguments"][name] for name in ("embedding_size", "lstm_hidden_dim", "lstm_num_layers")}
+    if not all(tensor.is_floating_point() for tensor in checkpoint["model"].values()):
+        raise ValueError("a weight is no floating-point number")
+    weights = {name: tensor.float().contiguous() for name, tensor in checkpoint["model"].items()}
+    if not all(isinstance(size, int) and size > 0 for size in sizes.values()) or sizes["lstm_num_layers"] > len(
+        weights
+    ):
+        raise ValueError(f"the sizes must be integers of at least 1, not {sizes}")
+    if not all(tensor.isfinite().all() for tensor in weights.values()):
+        raise ValueError("a weight is infinite or not a number")
+    never_written = [vocabulary.index(UNKNOWN)] if UNKNOWN in vocabulary else []
+    with torch.device("meta"):
+        model = TextGenerationModel(Namespace(vocabulary_size=len(vocabulary), **sizes, never_written=never_written))
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def choose(
@@ -365,14 +405,14 @@ def choose(
 ) -> Tensor:
     """Return one character number for each row of (B, K) logits p, drawn from softmax(p / temperature).
 
-    At temperature 0 it is the likeliest.
+    At temperature 0 (or below 1e-30, by which float32 cannot divide) it is the likeliest.
 
     Raises:
-        ValueError: a negative temperature, or a `top_k` below 1.
+        ValueError: a negative or infinite temperature, or a `top_k` below 1.
     """
-    if not temperature >= 0:
-        raise ValueError(f"the temperature must be at least 0, not {temperature}")
-    if temperature == 0:
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"the temperature must be a finite number of at least 0, not {temperature}")
+    if temperature < 1e-30:
         return logits.argmax(dim=-1)
     if top_k is not None:
         if top_k < 1:

@@ -7,7 +7,6 @@ Shorter ones are padded behind END, where no loss is counted. All but the most f
 import json
 import re
 import sys
-import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import torch
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from common.data import data_path
+from common.data import data_path, input_file, read_zip
 from common.distributed import shard, world_size
 from common.errors import InputError
 from common.paths import short_path
@@ -113,7 +112,7 @@ def read_poems(source: str, data_dir: str | None = None) -> list[str]:
     for content in files:
         try:
             texts = ["".join(entry["paragraphs"]) for entry in json.loads(content)]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
                 f"{source} is not a collection of poems: JSON lists of entries with `paragraphs`"
             ) from None
@@ -123,16 +122,16 @@ def read_poems(source: str, data_dir: str | None = None) -> list[str]:
 
 def _read_files(path: Path) -> list[bytes]:
     if path.is_dir():
-        return [file.read_bytes() for file in sorted(path.glob("*.json"))]
-    if not path.exists():
-        raise FileNotFoundError(f"{short_path(path)} does not exist: the poems are builtin, tang, or those at a path")
+        return [file.read_bytes() for file in sorted(path.glob("*.json")) if file.is_file() and _is_wanted(file.name)]
+    input_file(path, "builtin, tang, or a zip, folder or file of poems")
     if path.suffix != ".zip":
         return [path.read_bytes()]
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".json")]
-    except zipfile.BadZipFile:
-        raise InputError(f"{short_path(path)} is damaged or no zip archive") from None
+    return [content for _, content in sorted(read_zip(path, _is_wanted).items())]
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a name is that of a JSON file (macOS adds files whose names begin with ._ to its archives)."""
+    return name.endswith(".json") and not name.split("/")[-1].startswith("._")
 
 
 def _as_batch(rows: np.ndarray) -> Batch:

@@ -16,26 +16,32 @@ trained model. Under torchrun several processes train together and take the same
 import math
 import shlex
 import sys
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
     non_negative_int,
+    path_name,
     positive_float,
+    positive_fraction,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.distributed import (
     all_gather,
@@ -49,10 +55,11 @@ from common.distributed import (
 from common.errors import CommandError
 from common.machine import GlobalGenerators, get_device, seeded_generator
 from common.optimizers import OPTIMIZERS
-from common.paths import short_path
+from common.paths import readable, short_path
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, default_interval
 from part2.dataset import (
+    UNKNOWN,
     Batch,
     ContiguousStreams,
     Corpus,
@@ -61,7 +68,6 @@ from part2.dataset import (
     encode,
     find_text,
     held_out_batches,
-    readable,
 )
 from part2.model import INITS, LSTM, PRECISIONS, TextGenerationModel
 from part2.poems import END, FIRST_CHARACTERS, PoemBatches, PoemCorpus, held_out_poems
@@ -80,7 +86,7 @@ POEM_DEFAULTS = {
 }
 TRAIN_STEPS, POEM_EPOCHS = 10_000, 40
 EVAL_EVERY = 500  # steps, at most
-FREE_ARGUMENTS = ("train_steps", "num_epochs", "txt_file", "poems", "recurrence")
+FREE_ARGUMENTS = ("train_steps", "num_epochs", "txt_file", "encoding", "poems", "recurrence")
 COLUMNS = (
     "loss",
     "accuracy",
@@ -158,7 +164,7 @@ def train(args: Namespace) -> None:
         if args.poems:
             source = poems(args.poems, args.seq_length, args.max_vocabulary, args.batch_size, args.data_dir, args.seed)
         else:
-            source = book(args.txt_file, args.seq_length, args.batch_size, args.stateful, args.seed)
+            source = book(args.txt_file, args.encoding, args.seq_length, args.batch_size, args.stateful, args.seed)
     batches = source.batches
     train_steps = args.num_epochs * batches.steps_per_epoch if args.num_epochs else args.train_steps
     interval = batches.steps_per_epoch if args.poems else default_interval(train_steps, EVAL_EVERY)
@@ -166,14 +172,14 @@ def train(args: Namespace) -> None:
         args.cosine_steps = args.cosine_steps or train_steps  # recorded: more steps later do not change the schedule
 
     # Model and optimizer
-    run = RunFolder(args, f"part2/{source.name}_seed{args.seed}", COLUMNS, FREE_ARGUMENTS)
+    run = RunFolder(args, "part2/train.py", f"{source.name}_seed{args.seed}", COLUMNS, FREE_ARGUMENTS)
     check_text(run, source.vocabulary, source.checksum)
     recurrence = choose_recurrence(args.recurrence, LSTM.RECURRENCES, device, run.recorded("recurrence"))
     run.metadata = {"recurrence": recurrence, **source.metadata}
     eval_every = run.keep("eval_every", args.eval_every or interval)
     sample_every = run.keep("sample_every", args.sample_every or max(1, train_steps // NUM_STAGES))
     torch.manual_seed(args.seed)  # dropout
-    model = build_model(args, len(source.vocabulary), recurrence["name"]).to(device)
+    model = build_model(args, source.vocabulary, recurrence["name"]).to(device)
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
     decay = (args.schedule, args.cosine_steps or train_steps, args.learning_rate_decay, args.learning_rate_step)
     scheduler = LambdaLR(optimizer, lambda step: schedule(step, *decay))
@@ -233,13 +239,13 @@ def train(args: Namespace) -> None:
     describe(source, state, str(run))
 
 
-def book(txt_file: str, seq_length: int, batch_size: int, stateful: bool, seed: int) -> Source:
+def book(txt_file: str, encoding: str | None, seq_length: int, batch_size: int, stateful: bool, seed: int) -> Source:
     """Return a text file, of which the last tenth is held out."""
-    corpus = Corpus(find_text(txt_file), HELD_OUT)
+    corpus = Corpus(find_text(txt_file), HELD_OUT, encoding)
     Batches = ContiguousStreams if stateful else RandomWindows
     batches, held_out = Batches(corpus, seq_length, batch_size, seed), list(held_out_batches(corpus))
     first = first_characters(corpus.vocabulary, seed)
-    return Source(Path(txt_file).stem, batches, held_out, corpus.vocabulary, corpus.checksum, first, end=None)
+    return Source(readable(Path(txt_file).stem), batches, held_out, corpus.vocabulary, corpus.checksum, first, end=None)
 
 
 def poems(name: str, seq_length: int, max_vocabulary: int, batch_size: int, data_dir: str | None, seed: int) -> Source:
@@ -247,13 +253,14 @@ def poems(name: str, seq_length: int, max_vocabulary: int, batch_size: int, data
     corpus = PoemCorpus(name, seq_length, max_vocabulary, data_dir, seed)
     batches, held_out = PoemBatches(corpus, batch_size, seed), list(held_out_poems(corpus, batch_size))
     first = "".join(character for character in FIRST_CHARACTERS if character in corpus.vocabulary)
-    return Source(Path(name).stem, batches, held_out, corpus.vocabulary, corpus.checksum, first, END)
+    return Source(readable(Path(name).stem), batches, held_out, corpus.vocabulary, corpus.checksum, first, END)
 
 
-def build_model(args: Namespace, vocabulary_size: int, recurrence: str) -> TextGenerationModel:
+def build_model(args: Namespace, vocabulary: str, recurrence: str) -> TextGenerationModel:
     """Return the model with its first weights, drawn from the seed."""
     settings = Namespace(
-        vocabulary_size=vocabulary_size,
+        vocabulary_size=len(vocabulary),
+        never_written=[number for number, character in enumerate(vocabulary) if character == UNKNOWN],
         embedding_size=args.embedding_size,
         lstm_hidden_dim=args.lstm_hidden_dim,
         lstm_num_layers=args.lstm_num_layers,
@@ -278,8 +285,16 @@ def evaluate(model: TextGenerationModel, batches: list[Batch], device: torch.dev
         count += (targets >= 0).sum().item()
     model.train()
     loss, correct, count = all_reduce(torch.tensor([loss, correct, count], dtype=torch.float64)).tolist()
-    perplexity = math.exp(min(loss / count, 700))  # beyond that exp overflows
-    return {"held_out_loss": loss / count, "held_out_accuracy": correct / count, "held_out_perplexity": perplexity}
+    return {
+        "held_out_loss": loss / count,
+        "held_out_accuracy": correct / count,
+        "held_out_perplexity": perplexity(loss / count),
+    }
+
+
+def perplexity(loss: float) -> float:
+    """Return e to the loss in nats a character; of a loss above 700 that of 700, since floats end there."""
+    return math.exp(min(loss, 700))
 
 
 def schedule(step: int, kind: str, cosine_steps: int, decay: float, decay_every: int) -> float:
@@ -292,7 +307,7 @@ def schedule(step: int, kind: str, cosine_steps: int, decay: float, decay_every:
 def first_characters(vocabulary: str, seed: int) -> str:
     """Return different characters for the samples to start with: letters, where the text has enough of them."""
     letters = [character for character in vocabulary if character.isalpha()]
-    chosen = letters if len(letters) >= NUM_SAMPLES else vocabulary
+    chosen = letters if len(letters) >= NUM_SAMPLES else vocabulary.replace(UNKNOWN, "")
     order = torch.randperm(len(chosen), generator=seeded_generator(seed, "first characters"))
     return "".join(chosen[index] for index in order[:NUM_SAMPLES])
 
@@ -318,7 +333,7 @@ def write_samples(model: TextGenerationModel, source: Source, state: State, leng
 def result_of(state: State, recurrence: dict[str, str]) -> dict[str, Any]:
     return {
         "held_out_loss": state.lowest_loss,
-        "held_out_perplexity": math.exp(state.lowest_loss),
+        "held_out_perplexity": perplexity(state.lowest_loss),
         "held_out_bits_per_character": state.lowest_loss / math.log(2),
         "best_step": state.lowest_step,
         "steps": state.step,
@@ -332,12 +347,12 @@ def describe(source: Source, state: State, run: str) -> None:
     loss = state.lowest_loss
     print(
         f"{source.name}: held-out loss {loss:.4f} nats a character, {loss / math.log(2):.3f} bits, "
-        f"perplexity {math.exp(loss):.2f}, at step {state.lowest_step:,} of {state.step:,}; {state.seconds:.1f} s; "
+        f"perplexity {perplexity(loss):.2f}, at step {state.lowest_step:,} of {state.step:,}; {state.seconds:.1f} s; "
         f"run folder {run}"
     )
-    script = short_path(Path(__file__).with_name("generate.py"))
+    script = shlex.quote(short_path(Path(__file__).with_name("generate.py")))
     prompt = PROMPT if set(PROMPT) <= set(source.vocabulary) else source.first_characters[0]
-    words = f"--checkpoint {run} --prompt {shlex.quote(prompt)} --length 200 --temperature 0.5"
+    words = f"--checkpoint {shlex.quote(run)} --prompt {shlex.quote(prompt)} --length 200 --temperature 0.5"
     print(f"write with it: python {script} {words}")
 
 
@@ -354,13 +369,6 @@ def check_text(run: RunFolder, vocabulary: str, checksum: int) -> None:
         raise CommandError(f"{run} was trained on another text: resume it with its own")
 
 
-def keep_probability(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
-
-
 def dropout_probability(text: str) -> float:
     """Return the probability that is kept, as which dropout is stored."""
     return round(1 - fraction(text), 12)  # 1 - 0.7 is 0.3
@@ -369,8 +377,17 @@ def dropout_probability(text: str) -> float:
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--txt_file", help="the book: a UTF-8 text, looked for here and in part2/; default assets/grimm.txt")
-    add("--poems", help="train on poems instead: builtin, tang, or a zip, folder or file of chinese-poetry JSON")
+    add(
+        "--txt_file",
+        type=path_name,
+        help="the book: a text, looked for here and in part2/; default assets/grimm.txt",
+    )
+    add("--encoding", help="of the book, as in latin-1; default as its byte order mark says, else utf-8")
+    add(
+        "--poems",
+        type=path_name,
+        help="train on poems instead: builtin, tang, or a zip, folder or file of chinese-poetry JSON",
+    )
     add("--stateful", action="store_true", help="read the book in order and carry the state from batch to batch")
     add("--seq_length", "--input_seq_length", type=positive_int, default=30, help="T: characters of a window or poem")
     hidden = ("--lstm_num_hidden", "--lstm_hidden_dim")
@@ -379,7 +396,7 @@ def build_parser() -> ArgumentParser:
     add("--embedding_size", type=positive_int, default=64, help="size of a character's vector")
     dropout = parser.add_mutually_exclusive_group()
     kept = "probability with which a unit of a layer's output is kept in training"
-    dropout.add_argument("--dropout_keep_prob", type=keep_probability, default=1.0, help=kept)
+    dropout.add_argument("--dropout_keep_prob", type=positive_fraction, default=1.0, help=kept)
     dropout.add_argument(
         "--dropout",
         dest="dropout_keep_prob",
@@ -396,7 +413,7 @@ def build_parser() -> ArgumentParser:
     add("--optimizer", choices=OPTIMIZERS, default="adam", help="momentum is SGD with momentum 0.9")
     add("--learning_rate", "--lr", type=positive_float, default=2e-3, help="learning rate of the optimizer")
     add("--schedule", choices=("step", "cosine"), default="step", help="how the learning rate falls")
-    add("--learning_rate_decay", type=positive_float, default=0.96, help="step: factor after --learning_rate_step")
+    add("--learning_rate_decay", type=positive_fraction, default=0.96, help="step: factor after --learning_rate_step")
     add("--learning_rate_step", type=positive_int, default=5_000, help="step: steps between two decays")
     add("--cosine_steps", type=positive_int, help="cosine: steps until the learning rate is 0; default all")
     add("--max_norm", "--clip_grad_norm", type=positive_float, default=5.0, help="largest norm of the gradient")
@@ -407,13 +424,13 @@ def build_parser() -> ArgumentParser:
         help="stop after this many evaluations without a lower loss; 0: never",
     )
     add("--max_vocabulary", type=positive_int, default=3_500, help="poems: number of characters that are told apart")
-    add("--seed", type=non_negative_int, default=0, help="seed of weights, windows and dropout")
+    add("--seed", type=seed_number, default=0, help="seed of weights, windows and dropout")
     interval = f"default a twentieth of all, at most {EVAL_EVERY}; for poems an epoch"
     add("--eval_every", type=positive_int, help=f"steps between two evaluations, each with a checkpoint; {interval}")
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
     add("--sample_every", type=positive_int, help="steps between two stages of samples; default a fifth of all")
     add("--sample_length", type=positive_int, default=30, help="characters of a sample")
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     ways = ("auto", *RECURRENCES)
     add("--recurrence", choices=ways, default="auto", help="loop: the equations step by step; auto: the fastest")
     add_run_arguments(parser, "part2")

@@ -27,9 +27,9 @@ from common.command import non_negative_int, positive_int, run_command
 from common.experiment import ExperimentParser, FinishedRun, read_results, run_sweep, write_results
 from common.jobs import Job
 from common.machine import seeded_generator
-from common.paths import ROOT, short_path
+from common.paths import ROOT, readable, short_path
 from common.run_folder import read_metrics
-from part2.dataset import decode, encode, find_text, readable
+from part2.dataset import decode, encode, find_text
 from part2.model import TextGenerationModel, load_model
 
 SEEDS = (0, 1, 2)

@@ -50,7 +50,8 @@ def reference(tmp_path_factory):
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
     assert names == {
-        *("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf")
+        *("config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", "curves.png", "curves.pdf"),
+        *("checkpoint.previous.pt", ".lock"),
     }
     config = json.loads((reference / "config.json").read_text())
     assert config["arguments"]["num_hidden"] == 16 and config["command"].startswith(
@@ -132,10 +133,11 @@ def test_long_memory_holds(tmp_path, model, T):
 
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics and result; three for each of three checkpoints (metrics first)."""
-    assert train_under_fire("part1.train", "write", tmp_path, *SMALL) == 3 * 2 + 3 * 3
+    """Two durable writes each for config, metrics and result; three for each of three checkpoints (metrics first),
+    of which the second and third first move the one before away."""
+    assert train_under_fire("part1.train", "write", tmp_path, *SMALL) == 3 * 2 + 3 * 3 + 2
     losses = [(step, float(loss.expected)) for step, loss in tensorboard_losses(reference)]
-    for number in range(1, 16):
+    for number in range(1, 18):
         assert_same_run(tmp_path / str(number), reference)
         assert not list((tmp_path / str(number)).glob(".*.tmp"))
         assert tensorboard_losses(tmp_path / str(number)) == losses

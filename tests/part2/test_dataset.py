@@ -1,5 +1,6 @@
 """part2/dataset.py: a text becomes numbers, and the numbers batches."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_line_ends_and_byte_order_mark(tmp_path):
         (b"\xef\xbb\xbf", "is empty"),
         (b"one\ntwo \xff three", "is not UTF-8 text: line 2, byte 5 is 0xff"),
         (b"one\ntw\xc3", "is not UTF-8 text: line 2, byte 3 is 0xc3"),
-        (b"one\x00two", "is no text: it holds a NUL character at place 3"),
+        (b"one\x00two", "is no UTF-8 text: it holds a NUL character at place 3"),
         (b"short", "the text has 5 characters to train on, but a window of seq_length 30 needs 31"),
     ],
 )
@@ -188,7 +189,7 @@ def test_a_large_text_is_encoded_once_to_a_mapped_file(file, monkeypatch, tmp_pa
     small = Corpus(file, 0.1)
     monkeypatch.setattr(part2.dataset, "IN_MEMORY", 0)
     monkeypatch.setattr(part2.dataset, "CHUNK", 64)
-    monkeypatch.setattr(part2.dataset, "ROOT", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         large = Corpus(file, 0.1)
         assert isinstance(large.tokens, np.memmap) and np.array_equal(large.tokens, small.tokens)
@@ -198,25 +199,93 @@ def test_a_large_text_is_encoded_once_to_a_mapped_file(file, monkeypatch, tmp_pa
             RandomWindows(large, 30, 8, 0).batch(5).inputs, RandomWindows(small, 30, 8, 0).batch(5).inputs
         )
         monkeypatch.setattr(Corpus, "_survey", None)  # the second time nothing is read again
-    assert sorted(path.suffix for path in (tmp_path / "data" / "encoded").iterdir()) == [".json", ".tokens"]
-    monkeypatch.undo()
+    cache = tmp_path / "recurrent-and-graph-networks" / "texts"
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".tokens"]
+
+
+@pytest.fixture
+def encoded(file, monkeypatch, tmp_path):
+    """A text that counts as large: a function that reads it, and the encoded file with its notes."""
     monkeypatch.setattr(part2.dataset, "IN_MEMORY", 0)
-    monkeypatch.setattr(part2.dataset, "ROOT", tmp_path)
-    file.write_text(TEXT + "!")
-    assert Corpus(file, 0.1).size == 501  # a changed text is encoded anew
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    Corpus(file, 0.1)
+    (tokens,) = (tmp_path / "recurrent-and-graph-networks" / "texts").glob("*.tokens")
+    return lambda: Corpus(file, 0.1), tokens, tokens.with_suffix(".json")
+
+
+def test_a_text_changed_within_its_size_and_time_is_encoded_anew(encoded, file):
+    read, _, _ = encoded
+    before, stat = read(), file.stat()
+    file.write_text(file.read_text().replace("a", "b", 1))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file.stat().st_size == stat.st_size and read().checksum != before.checksum
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "a quarter": lambda content: content[: len(content) // 4],
+    "longer": lambda content: content + b"x",
+    "one byte": lambda content: content[:9] + bytes([content[9] ^ 1]) + content[10:],
+    "zeros": lambda content: bytes(len(content)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("which", ["tokens", "notes", "no tokens", "no notes"])
+def test_a_damaged_encoded_text_is_made_anew(encoded, capsys, damage, which):
+    read, tokens, notes = encoded
+    whole = read().tokens.copy(), tokens.read_bytes(), notes.read_bytes()
+    path = tokens if which.endswith("tokens") else notes
+    if which.startswith("no "):
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    found = read()
+    assert np.array_equal(found.tokens, whole[0]) and (tokens.read_bytes(), notes.read_bytes()) == whole[1:]
+    assert capsys.readouterr().err == ("" if which == "no notes" else f"{tokens} is damaged: made anew\n")
+
+
+def test_an_encoded_text_that_is_cut_while_it_is_read_gives_no_wrong_batches(encoded):
+    read, tokens, _ = encoded
+    windows = RandomWindows(read(), 30, 64, 0)
+    tokens.write_bytes(tokens.read_bytes()[:100])
+    with pytest.raises(ValueError, match="has been cut: start again"):
+        windows.batch(0)
+
+
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("named", [True, False])
+def test_texts_in_any_encoding(tmp_path, encoding, named):
+    """One with a byte order mark, or in UTF-8, is understood without being told; else the message says what to do."""
+    (tmp_path / "text.txt").write_bytes("Müßiggang ist aller Laster Anfang.\r\n".encode(encoding) * 9)
+    read = functools.partial(TextDataset, tmp_path / "text.txt", 5, encoding=encoding if named else None)
+    if named or encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        dataset = read()
+        text = dataset.convert_to_string(dataset.corpus.tokens.tolist()).replace("\ufeff", "")
+        assert text == "Müßiggang ist aller Laster Anfang.\n" * 9
+        return
+    with pytest.raises(ValueError, match=r"is not? UTF-8 text: .*name"):
+        read()
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "rot13", "a\nb", "x" * 1000, "undefined", "utf-16"])
+def test_encodings_that_there_are_not_or_that_do_not_fit(file, encoding):
+    with pytest.raises(ValueError, match=r"there is no encoding|is not .* text") as error:
+        Corpus(file, encoding=encoding).tokens.sum()
+    assert len(str(error.value)) < 2000
 
 
 MEMORY = """
 import sys
-from itertools import pairwise
 from pathlib import Path
-import part2.dataset
 from part2.dataset import ContiguousStreams, Corpus, RandomWindows
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
-part2.dataset.ROOT = Path(sys.argv[1]).parent
 corpus = Corpus(sys.argv[1], 0.1)
 before = resident()
 for kind in (RandomWindows, ContiguousStreams):
@@ -233,7 +302,8 @@ def test_memory_stays_flat_for_a_large_text(tmp_path):
     """240 MB of text: neither encoding it nor reading 600 batches from everywhere in it takes its size in memory."""
     path = tmp_path / "large.txt"
     path.write_text(TEXT * 480_000)
-    done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, **PIPES)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], cwd=ROOT, env=environment, **PIPES)
     growth, before = map(float, done.stdout.split())
     reference = subprocess.run(
         [sys.executable, "-c", MEMORY, ROOT / "part2" / "assets" / "grimm.txt"], cwd=ROOT, **PIPES

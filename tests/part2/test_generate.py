@@ -119,7 +119,9 @@ def test_checkpoints_that_hold_no_writer(trained, tmp_path):
     assert "none/checkpoint.pt" not in one_line(write(tmp_path / "none")) and "does not exist" in one_line(
         write(tmp_path / "none")
     )
-    assert "checkpoint.pt does not exist: a run folder of part2/train.py is expected" in one_line(write(tmp_path))
+    assert "checkpoint.pt does not exist: a checkpoint, or a run folder, of part2/train.py is expected" in one_line(
+        write(tmp_path)
+    )
     good = (trained / "book" / "best.pt").read_bytes()
     (tmp_path / "best.pt").write_bytes(good[:-100])
     assert "best.pt is damaged or not a checkpoint" in one_line(write(tmp_path))
