@@ -22,11 +22,12 @@ from itertools import product
 import numpy as np
 from numpy import ndarray
 
-from part4.layers_numpy import Pair, as_pair, check_convolution, check_pool_gradient, output_size
+from part4.layers_numpy import Pair, as_pair, check_array, check_convolution, check_pool_gradient, output_size, wide
 
 
 def zero_padding(X: ndarray, padding: Pair) -> ndarray:
     """Copy X, (N, C, IH, IW), into the middle of zeros, (N, C, IH + 2 ph, IW + 2 pw)."""
+    check_array(X, "X")
     ph, pw = as_pair(padding, "padding", at_least=0)
     N, C, IH, IW = X.shape
     padded = np.zeros((N, C, IH + 2 * ph, IW + 2 * pw), X.dtype)
@@ -39,8 +40,9 @@ def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarra
     """Return the convolution of X, (N, C, IH, IW), with W, (F, C, FH, FW): (N, F, OH, OW)."""
     X = zero_padding(X, padding)
     sh, sw = as_pair(stride, "stride")
-    (N, _, IH, IW), (F, _, FH, FW) = X.shape, W.shape
     check_convolution(X, W)
+    X, W = wide(X, W)
+    (N, _, IH, IW), (F, _, FH, FW) = X.shape, W.shape
     Y = np.zeros((N, F, output_size(IH, FH, sh), output_size(IW, FW, sw)), np.result_type(X, W))
     for n, f, i, j in np.ndindex(Y.shape):
         Y[n, f, i, j] = (X[n, :, sh * i : sh * i + FH, sw * j : sw * j + FW] * W[f]).sum()  # over c, u, v
@@ -50,8 +52,9 @@ def convolution2D(X: ndarray, W: ndarray, stride: Pair, padding: Pair) -> ndarra
 def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
     """Return dL/dW, (F, C, FH, FW), given out_grad = dL/dY, (N, F, OH, OW), and X, the input after padding."""
     sh, sw = as_pair(stride, "stride")
-    _, _, FH, FW = W.shape
     check_convolution(X, W, out_grad, (sh, sw))
+    out_grad, X = wide(out_grad, X)
+    _, _, FH, FW = W.shape
     dW = np.zeros(W.shape, np.result_type(out_grad, X))
     for n, f, i, j in np.ndindex(out_grad.shape):
         dW[f] += out_grad[n, f, i, j] * X[n, :, sh * i : sh * i + FH, sw * j : sw * j + FW]
@@ -61,8 +64,9 @@ def convolution2D_backward_filter(out_grad: ndarray, X: ndarray, W: ndarray, str
 def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stride: Pair) -> ndarray:
     """Return dL/dX, (N, C, IH, IW), given out_grad = dL/dY, (N, F, OH, OW), and X, the input after padding."""
     sh, sw = as_pair(stride, "stride")
-    _, _, FH, FW = W.shape
     check_convolution(X, W, out_grad, (sh, sw))
+    out_grad, W = wide(out_grad, W)
+    _, _, FH, FW = W.shape
     dX = np.zeros(X.shape, np.result_type(out_grad, W))
     for n, f, i, j in np.ndindex(out_grad.shape):
         dX[n, :, sh * i : sh * i + FH, sw * j : sw * j + FW] += out_grad[n, f, i, j] * W[f]
@@ -71,6 +75,8 @@ def convolution2D_backward_input(out_grad: ndarray, X: ndarray, W: ndarray, stri
 
 def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
     """Return the maximum of each f x f window of X, (N, C, IH, IW), at stride s: (N, C, OH, OW)."""
+    check_array(X, "X")
+    f, s = as_pair((f, s), "window size and stride")
     N, C, IH, IW = X.shape
     Y = np.zeros((N, C, output_size(IH, f, s), output_size(IW, f, s)), X.dtype)
     for n, c, i, j in np.ndindex(Y.shape):
@@ -80,7 +86,9 @@ def pool_forward(X: ndarray, f: int, s: int) -> ndarray:
 
 def pool_back(grad_pool: ndarray, X: ndarray, f: int, s: int) -> ndarray:
     """Return dL/dX, (N, C, IH, IW), given grad_pool = dL/dY, (N, C, OH, OW) or its leading windows only."""
+    f, s = as_pair((f, s), "window size and stride")
     check_pool_gradient(grad_pool, X, f, s)
+    (grad_pool,) = wide(grad_pool)
     dX = np.zeros(X.shape, grad_pool.dtype)
     for n, c, i, j in np.ndindex(grad_pool.shape):
         window = X[n, c, s * i : s * i + f, s * j : s * j + f]

@@ -20,21 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
-    non_negative_int,
+    path_name,
     positive_float,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.distributed import (
     all_reduce,
@@ -91,7 +95,7 @@ def train(args: Namespace) -> None:
     args.print_every = args.print_every or default_interval(train_steps, 50)
 
     # Model and optimizer
-    run = RunFolder(args, f"part4/{args.model_name}_{args.dataset}_seed{args.seed}", COLUMNS)
+    run = RunFolder(args, "part4/train.py", f"{args.model_name}_{args.dataset}_seed{args.seed}", COLUMNS)
     if run.keep("images", data.checksum) != data.checksum:
         raise CommandError(f"{run} was trained on other images: resume it with its own")
     torch.manual_seed(args.seed)  # the weights
@@ -192,7 +196,7 @@ def describe(model_name: str, result: dict[str, Any], num_test: int, run: str) -
 
 
 def batch_size(text: str) -> int:
-    value = int(text)
+    value = positive_int(text)
     if value < 2:
         raise ArgumentTypeError(f"must be at least 2, not {text}: batch normalisation needs more than one image")
     return value
@@ -214,10 +218,10 @@ def build_parser() -> ArgumentParser:
         default="float32",
         help="bf16: convolutions and products in bfloat16, on a CPU only where it has instructions for that",
     )
-    add("--seed", type=non_negative_int, default=42, help="seed of weights, order, augmentation and dropout")
+    add("--seed", type=seed_number, default=42, help="seed of weights, order, augmentation and dropout")
     interval = "steps between two logged training batches; default a twentieth of all, at most 50"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4")
     return parser
 

@@ -16,21 +16,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import numpy as np
 import torch
 from numpy import ndarray
 from torch import Tensor
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
-    non_negative_int,
+    path_name,
     positive_float,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.errors import CommandError
 from common.run_folder import RunFolder
@@ -91,7 +95,8 @@ def train(args: Namespace) -> None:
     train_steps = args.num_epochs * batches.steps_per_epoch
 
     # Models
-    run = RunFolder(args, f"part4/numpy_{args.dataset}_seed{args.seed}", COLUMNS, free_arguments=("num_epochs",))
+    name = f"numpy_{args.dataset}_seed{args.seed}"
+    run = RunFolder(args, "part4/train_numpy.py", name, COLUMNS, free_arguments=("num_epochs",))
     if run.keep("images", data.checksum) != data.checksum:
         raise CommandError(f"{run} was trained on other images: resume it with its own")
     print_every = run.keep("print_every", args.print_every or default_interval(train_steps, 10))
@@ -196,10 +201,10 @@ def build_parser() -> ArgumentParser:
     add("--linear_learning_rate", type=positive_float, default=0.001, help="learning rate of the linear classifier")
     add("--momentum", type=fraction, default=0.9, help="momentum of both models")
     add("--num_epochs", type=positive_int, default=10, help="passes over the training images")
-    add("--seed", type=non_negative_int, default=0, help="seed of weights and batches")
+    add("--seed", type=seed_number, default=0, help="seed of weights and batches")
     interval = "steps between two logged training batches; default a twentieth of all, at most 10"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4", device=False)
     return parser
 

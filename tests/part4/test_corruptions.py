@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 
 import numpy as np
 import pytest
@@ -136,7 +137,76 @@ def test_results_are_images_and_grow_worse(name, images):
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-@pytest.mark.parametrize("severity", [0, 6, -1, 2.5, "3", None])
+@pytest.mark.parametrize(
+    "severity", [0, 6, -1, 2.5, 1.0, "3", None, True, np.bool_(True), [1], np.array([1, 2]), torch.tensor(1)]
+)
 def test_other_severities_are_refused(name, severity):
     with pytest.raises(ValueError, match="a severity is one of 1, 2, 3, 4, 5, not"):
         CORRUPTIONS[name](severity)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_integers_of_numpy_are_severities(name, images):
+    assert torch.equal(CORRUPTIONS[name](np.int64(2))(images), CORRUPTIONS[name](2)(images))
+
+
+X = torch.full((2, 3, 8, 8), 0.5)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            (255 * X).byte(),
+            "must be floating-point numbers from 0 to 1, not a tensor (2, 3, 8, 8) of uint8",
+        ),
+        (X.long(), "must be floating-point numbers from 0 to 1, not a tensor (2, 3, 8, 8) of int64"),
+        (X > 0, "must be floating-point numbers from 0 to 1, not a tensor (2, 3, 8, 8) of bool"),
+        (X + 0j, "must be floating-point numbers from 0 to 1, not a tensor (2, 3, 8, 8) of complex64"),
+        (255 * X, "must have values from 0 to 1, not from 127.5 to 127.5"),
+        (X - 0.75, "must have values from 0 to 1, not from -0.25 to -0.25"),
+        (X + 0.51, "must have values from 0 to 1, not from 1.01 to 1.01"),
+        (X / 0, "must have values from 0 to 1, not from inf to inf"),
+        (X.index_fill(0, torch.tensor([1]), math.nan), "must have values from 0 to 1, not from nan to nan"),
+        (X[0, 0], "must be a tensor (3, H, W) or (B, 3, H, W), H and W at least"),
+        (X[:, :1], "not a tensor (2, 1, 8, 8) of float32"),
+        (X.movedim(1, 3), "not a tensor (2, 8, 8, 3) of float32"),
+        (X[None], "not a tensor (1, 2, 3, 8, 8) of float32"),
+        (X[:, :, :0], "not a tensor (2, 3, 0, 8) of float32"),
+        (torch.tensor(0.5), "not a tensor () of float32"),
+        (X.numpy(), "not an ndarray (2, 3, 8, 8) of float32"),
+        (X.tolist(), "not something of type list"),
+        (Image.new("RGB", (8, 8)), "not something of type Image"),
+        (None, "not something of type NoneType"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_image_is_refused(name, wrong, message):
+    with pytest.raises(ValueError, match=f"^images .*{re.escape(message)}"):
+        CORRUPTIONS[name](1)(wrong)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 6), (6, 5)])
+def test_blur_alone_needs_six_pixels(name, size):
+    x = torch.full((2, 3, *size), 0.5)
+    if name == "Gaussian blur":
+        with pytest.raises(ValueError, match="H and W at least 6, red green blue, not a tensor"):
+            CORRUPTIONS[name](5)(x)
+        assert gaussian_blur_transform(5)(torch.full((3, 6, 6), 0.5)).mean().item() == pytest.approx(0.5)
+    else:
+        assert CORRUPTIONS[name](5)(x).shape == x.shape
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_other_shapes_of_memory_give_the_same(name, images):
+    """Black, white, no image at all, strided memory, double precision, and images that want a gradient."""
+    transform = CORRUPTIONS[name]
+    for x in (torch.zeros(1, 3, 6, 6), torch.ones(1, 3, 6, 6), torch.zeros(0, 3, 6, 6)):
+        assert transform(3)(x).shape == x.shape
+    expected = transform(3)(images)
+    strided = images.contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(transform(3)(strided), expected, atol=1e-6)
+    assert torch.allclose(transform(3)(images.double()), expected.double(), atol=1e-6)
+    assert torch.equal(transform(3)(images.clone().requires_grad_()).detach(), expected)

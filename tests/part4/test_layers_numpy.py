@@ -177,7 +177,7 @@ X, W = np.zeros((2, 3, 5, 6)), np.zeros((4, 3, 3, 2))
         ("convolution2D_backward_filter", (np.zeros((2, 4, 5, 6)), X, W, 1), r"the output \(2, 4, 3, 5\)"),
         ("convolution2D_backward_input", (np.zeros((2, 4, 3, 4)), X, W, 1), r"the output \(2, 4, 3, 5\)"),
         ("pool_forward", (X, 6, 1), "a window of 6 does not fit into an image of 5"),
-        ("pool_forward", (X, 2, 0), "window size and stride must be at least 1"),
+        ("pool_forward", (X, 2, 0), "the window size and stride must be two integers of at least 1"),
         ("pool_back", (np.zeros((2, 3, 2, 4)), X, 2, 2), r"the pooled output has shape \(2, 3, 2, 3\)"),
         ("pool_back", (np.zeros((2, 1, 2, 3)), X, 2, 2), r"its gradient cannot have shape \(2, 1, 2, 3\)"),
     ],
@@ -185,6 +185,143 @@ X, W = np.zeros((2, 3, 5, 6)), np.zeros((4, 3, 3, 2))
 def test_arguments_that_do_not_fit_are_refused(layers, name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(layers, name)(*arguments)
+
+
+CALLS = {  # a call of each function, its arrays first; a gradient's shape fits X, W and the stride
+    "zero_padding": lambda layers, X, W, number: layers.zero_padding(X, number),
+    "convolution2D": lambda layers, X, W, number: layers.convolution2D(X, W, number, 1),
+    "convolution2D, padding": lambda layers, X, W, number: layers.convolution2D(X, W, 1, number),
+    "backward_filter": lambda layers, X, W, number: layers.convolution2D_backward_filter(np.ones(GRAD), X, W, number),
+    "backward_input": lambda layers, X, W, number: layers.convolution2D_backward_input(np.ones(GRAD), X, W, number),
+    "pool_forward": lambda layers, X, W, number: layers.pool_forward(X, number, 2),
+    "pool_forward, stride": lambda layers, X, W, number: layers.pool_forward(X, 2, number),
+    "pool_back": lambda layers, X, W, number: layers.pool_back(np.ones((2, 3, 2, 3)), X, 2, number),
+}
+GRAD = (2, 4, 2, 3)  # of the output at stride 2
+EACH_CALL = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@BOTH
+@EACH_CALL
+@pytest.mark.parametrize("number", [True, 2.0, 1.5, "2", None, -1, np.float64(2), np.bool_(True), [[2, 2]], np.nan])
+def test_numbers_of_pixels_are_integers(layers, call, number):
+    with pytest.raises(ValueError, match=r"must be two integers of at least [01], not "):
+        call(layers, X, W, number)
+
+
+@BOTH
+@EACH_CALL
+@pytest.mark.parametrize("number", [np.int64(2), np.int8(2), np.uint8(2)])
+def test_integers_of_numpy_are_integers(layers, call, number):
+    np.testing.assert_array_equal(call(layers, X + 1, W + 1, number), call(layers, X + 1, W + 1, 2))
+
+
+@BOTH
+def test_small_integers_of_numpy_count_further_than_they_reach(layers):
+    row = np.arange(400.0).reshape(1, 1, 1, 400)
+    small = np.uint8(1), np.uint8(100)
+    assert layers.pool_forward(row, *small).ravel().tolist() == [0, 100, 200, 300]
+    assert layers.pool_back(np.ones((1, 1, 1, 4)), row, *small).sum() == 4
+    assert layers.convolution2D(row, np.ones((1, 1, 1, 1)), small, np.uint8(0)).size == 4
+    assert layers.zero_padding(row, np.int8(100)).shape == (1, 1, 201, 600)
+    assert layers.convolution2D(row, np.ones((1, 1, 1, 1)), np.array([1, 100]), [0, 0]).size == 4
+
+
+@BOTH
+@EACH_CALL
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (X[0], r"X must have four axes, as \(N, C, H, W\), none of length 0, not shape \(3, 5, 6\)"),
+        (X[None], "X must have four axes"),
+        (np.float64(1), "X must be a NumPy array, not a float64"),
+        (X[:, :0], r"not shape \(2, 0, 5, 6\)"),
+        (X[:, :, :0], r"not shape \(2, 3, 0, 6\)"),
+        (X[:, :, :, :0], r"not shape \(2, 3, 5, 0\)"),
+        (X.tolist(), "X must be a NumPy array, not a list"),
+        (None, "X must be a NumPy array, not a NoneType"),
+        (torch.from_numpy(X), "X must be a NumPy array, not a Tensor"),
+        (X.astype(complex), "X must hold floating-point numbers or integers, not complex128"),
+        (X.astype(object), "X must hold floating-point numbers or integers, not object"),
+        (X.astype(str), "X must hold floating-point numbers or integers, not <U"),
+        (X.astype("datetime64[s]"), "X must hold floating-point numbers or integers, not datetime64"),
+    ],
+)
+def test_what_is_no_batch_of_images_is_refused(layers, call, wrong, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        call(layers, wrong, W, 2)
+    assert "\n" not in str(refusal.value)
+
+
+@BOTH
+@pytest.mark.parametrize("wrong", [W[0], W[:, :, :0], W.tolist(), W.astype(object)])
+def test_what_is_no_filter_or_gradient_is_refused(layers, wrong):
+    backward = layers.convolution2D_backward_filter, layers.convolution2D_backward_input
+    for name, call in [
+        ("W", lambda: layers.convolution2D(X, wrong, 2, 1)),
+        *(("W", lambda function=function: function(np.ones(GRAD), X, wrong, 2)) for function in backward),
+        *(("out_grad", lambda function=function: function(wrong, X, W, 2)) for function in backward),
+        ("grad_pool", lambda: layers.pool_back(wrong, X, 2, 2)),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name} must "):
+            call()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        *((kind, kind) for kind in ("uint8", "int8", "uint16", "int16", "int32", "uint32", "bool")),
+        ("uint8", "int8"),
+        ("uint8", "int64"),
+    ],
+    ids=str,
+)
+def test_integers_do_not_wrap_around(layers, kinds):
+    """All sums are those of int64: of the images and filters, and of the gradients."""
+    rng = np.random.default_rng(0)
+    limits = [(0, 1) if kind == "bool" else (np.iinfo(kind).min, np.iinfo(kind).max) for kind in kinds]
+    limits = [(max(low, -(2**31) + 1), min(high, 2**28)) for low, high in limits]  # so that int64 holds the sums
+    small = [
+        rng.integers(low, high, shape, endpoint=True).astype(kind)
+        for kind, (low, high), shape in zip(kinds, limits, ((2, 3, 7, 6), (4, 3, 3, 2)))
+    ]
+    large = [array.astype(np.int64) for array in small]
+    shape = layers.convolution2D(*large, 2, 0).shape
+    found, expected = (
+        [
+            layers.convolution2D(X, W, 2, 1),
+            layers.convolution2D_backward_filter(np.resize(X, shape), X, W, 2),
+            layers.convolution2D_backward_input(np.resize(X, shape), X, W, 2),
+            layers.pool_back(np.resize(X, (2, 3, 4, 4)), X, 3, 1),
+        ]
+        for X, W in (small, large)
+    )
+    for ours, theirs in zip(found, expected):
+        assert ours.dtype == np.int64
+        np.testing.assert_array_equal(ours, theirs)
+    assert layers.zero_padding(small[0], 1).dtype == layers.pool_forward(small[0], 2, 2).dtype == kinds[0]
+
+
+@BOTH
+def test_uint8_images_under_float_filters(layers):
+    pixels = np.full((1, 1, 3, 3), 200, np.uint8)
+    Y = layers.convolution2D(pixels, np.ones((1, 1, 3, 3), np.float32), 1, 0)
+    assert Y.item() == 1800 and Y.dtype == np.float32
+
+
+@BOTH
+def test_nan_goes_through(layers):
+    """And is the maximum of its window, as in PyTorch: the first one gets the gradient."""
+    X = np.arange(32.0).reshape(1, 2, 4, 4)
+    X[0, 0, 1, 0] = X[0, 0, 1, 1] = np.nan
+    X[0, 0, 0, 0] = np.inf
+    Y = layers.pool_forward(X, 2, 2)
+    assert np.isnan(Y).sum() == 1 and np.isnan(Y[0, 0, 0, 0])
+    dX = layers.pool_back(np.ones(Y.shape), X, 2, 2)
+    assert dX.sum() == 8 and dX[0, 0, 1, 0] == 1 and dX[0, 0, 3, 3] == 1
+    convolved = layers.convolution2D(X[:, :, 1:], np.ones((1, 2, 2, 2)), 1, 0)
+    assert np.isnan(convolved).ravel().tolist() == [True, True, False, False, False, False]
 
 
 def test_numpy_alone():

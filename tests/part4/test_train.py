@@ -60,7 +60,7 @@ def reference(tmp_path_factory):
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
     files = ["config.json", "metrics.csv", "events", "checkpoint.pt", "best.pt", "result.json"]
-    assert names == {*files, "curves.png", "curves.pdf"}
+    assert names == {*files, "curves.png", "curves.pdf", "checkpoint.previous.pt", ".lock"}
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
     assert [step for step, _ in metrics["loss"]] == [4, 8, 12, 16, 20, 24]
@@ -165,10 +165,11 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics, result and best weights, three for a checkpoint (metrics first)."""
+    """Two durable writes each for config, metrics, result and best weights, three for a checkpoint (metrics first),
+    and one that moves the checkpoint before it away."""
     accuracies = [value for _, value in read_metrics(reference / "metrics.csv")["validation_accuracy"]]
     improvements = sum(value > max(accuracies[:k], default=-1) for k, value in enumerate(accuracies))
-    writes = 3 * 2 + 3 * 3 + 2 * improvements
+    writes = 3 * 2 + 3 * 3 + 2 + 2 * improvements
     assert train_under_fire("part4.train", "write", tmp_path, *SMALL) == writes
     for number in range(1, writes + 1):
         assert_same_run(tmp_path / str(number), reference)
