@@ -1,53 +1,82 @@
 """Where molecules come from: the built-in ones, a table of SMILES and energies, or PyTorch Geometric's QM9."""
 
+import codecs
 import csv
 import hashlib
 import io
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from common.data import cached_tensors, data_path
+from common.command import LARGEST_FLOAT
+from common.data import cache_folder, cached_tensors, data_path, input_file
 from common.errors import InputError
-from common.paths import ROOT, short_path
-from part3.qm9.molecules import BOND_TYPES, ELEMENTS, HARTREE, Molecules, import_optional
+from common.paths import short_path
+from part3.qm9.molecules import BOND_TYPES, ELEMENTS, HARTREE, KCAL_PER_MOL, Molecules, import_optional
 
 BUILT_IN = Path(__file__).resolve().parent / "assets" / "molecules.csv"
-CACHE = ROOT / "data" / "molecules"
-FORMAT = 1  # of the cache; raise it when `read_table` makes something else of a line
+FORMAT = 2  # of the cache; raise it when `read_table` makes something else of a line
 MAX_NUM_ATOMS = 29  # of QM9's largest molecules
 U0_ATOM = 12  # atomisation energy at 0 K; the course's code took 7, the total energy U0 at 0 K
 # Energies at 0 K of the free atoms, B3LYP/6-31G(2df,p), in Hartree; from QM9 (Ramakrishnan et al., 2014).
 ATOM_ENERGIES = {"H": -0.500273, "C": -37.846772, "N": -54.583861, "O": -75.064579, "F": -99.718730}
 SPLITS = ("train", "valid", "test")
 UNKNOWN_SPLIT = len(SPLITS)
-NUM_LISTED = 3
+KCAL = KCAL_PER_MOL / HARTREE
+UNITS = {"hartree": 1.0, "ev": 1 / HARTREE, "kcal/mol": KCAL, "kj/mol": KCAL / 4.184}  # in Hartree
+DELIMITERS = (",", ";", "\t")
+KINDS = ("atomisation", "total")
+# Atomisation energies an atom, in eV: QM9 has -5.8 to -3.0. Graphite has -7.4, and few molecules are bound as weakly as
+# F2 (-0.8). Energies in another unit, of which the nearest two differ by 4.184, are outside.
+USUAL_PER_ATOM = (-8.0, -1.5)
+MAX_HEADER, MAX_SMILES = 100_000, 1_000  # characters
+NUM_LISTED = 3  # lines named in a note
+NUM_SHOWN, MAX_SHOWN = 12, 30  # columns of a header named in a message, and characters of each
 
 
-def read_smiles_csv(path: Path) -> Molecules:
+class Columns(NamedTuple):
+    """What is read of a table of molecules.
+
+    Names are a column's own; if there is none, the same name in another case or with spaces around is taken.
+
+    Attributes:
+        smiles: the column of SMILES.
+        energy: the column of energies at 0 K; None: `g4mp2_atom`, or else `u0`.
+        unit: of the energies, a key of `UNITS`.
+        kind: "total", from which the energies of the free atoms (`ATOM_ENERGIES`) are then subtracted, or
+            "atomisation"; None: total for a column that is called u0, else atomisation.
+    """
+
+    smiles: str = "smiles"
+    energy: str | None = None
+    unit: str = "hartree"
+    kind: str | None = None
+
+
+DEFAULT = Columns()
+
+
+def read_smiles_csv(path: Path, columns: Columns = DEFAULT) -> Molecules:
     """Return the molecules of a table, read once and then taken from a cache.
 
-    Its columns: `smiles`; `g4mp2_atom`, the atomisation energy at 0 K, or `u0`, the total energy at 0 K, both in
-    Hartree; optionally `split`: train, valid or test. Lines that cannot be used are left out and counted on stderr.
+    A column `split`, if there is one, says train, valid or test. Lines that cannot be used are left out. What has been
+    left out, and what looks wrong, is said on stderr.
 
     Raises:
-        ValueError: the file is truncated, lacks a column, or has no molecule that can be used.
+        ValueError: the file is no whole table, lacks a column, or has no molecule that can be used.
         FileNotFoundError: there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist: a table with the columns smiles and g4mp2_atom or u0 is expected"
-        )
-    content = path.read_bytes()
-    cache = CACHE / f"{hashlib.sha256(content).hexdigest()[:32]}_format{FORMAT}.pt"
-    table = cached_tensors(cache, lambda: read_table(content, short_path(path)))
-    if table["skipped"]:
-        print(f"{short_path(path)}: {table['skipped']}", file=sys.stderr)
+    content = input_file(path, "a table with the columns smiles and g4mp2_atom or u0").read_bytes()
+    key = hashlib.sha256(content + repr(tuple(columns)).encode()).hexdigest()[:32]
+    cache = cache_folder("molecules") / f"{key}_format{FORMAT}.pt"
+    table = cached_tensors(cache, lambda: read_table(content, short_path(path), columns))
+    for note in table["notes"]:
+        print(f"{short_path(path)}: {note}", file=sys.stderr)
     return Molecules(**table["molecules"])
 
 
@@ -99,61 +128,153 @@ class _UnusableLine(Exception):
     """A line of a table is left out; the message says why."""
 
 
-def read_table(content: bytes, name: str) -> dict[str, Any]:
-    """Return {"molecules": the fields of `Molecules`, "skipped": a line on what was left out, or ""}.
+def read_table(content: bytes, name: str, columns: Columns = DEFAULT) -> dict[str, Any]:
+    """Return {"molecules": the fields of `Molecules`, "notes": lines on what was left out and what looks wrong}.
+
+    The columns are separated by commas, semicolons or tabs, whichever the header shows.
 
     Raises:
-        ValueError: the table is truncated, lacks a column, or has no molecule that can be used.
+        ValueError: the file is no whole table, lacks a column, or has no molecule that can be used.
     """
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error):
-        raise InputError(f"{name} is not a UTF-8 text with comma-separated columns") from None
-    header = lines[0] if lines else []
-    energy_columns = [column for column in ("g4mp2_atom", "u0") if column in header]
-    if "smiles" not in header or not energy_columns:
-        raise InputError(f"{name} lacks a column: its first line must name smiles and g4mp2_atom or u0 (in Hartree)")
-    if len(lines[-1]) < len(header) and not content.endswith((b"\n", b"\r")):
-        raise InputError(f"{name} is truncated: it ends in the middle of line {len(lines)}")
+    if columns.unit not in UNITS or columns.kind not in (None, *KINDS):
+        raise InputError(f"unit must be one of {', '.join(UNITS)}, and kind one of {', '.join(KINDS)}, or None")
+    text = _decode(content, name)
+    delimiter, header = _read_header(text, columns, name)
+    places, is_total = _find_columns(header, columns, name)
+    _, *lines = _split_lines(text, delimiter, name)
+    whole = text.endswith(("\n", "\r"))
+    if lines and len(lines[-1][1]) < len(header) and not whole:
+        raise InputError(f"{name} is truncated: it ends in the middle of line {lines[-1][0]}")
 
     found: list[Molecules] = []
-    skipped: dict[str, list[str]] = {}
-    progress = tqdm(lines[1:], desc=f"reading {name}", unit="molecule", disable=None, leave=False)
+    numbers: list[int] = []  # the line of each of them
+    same: dict[str, list[tuple[int, int]]] = {}  # canonical SMILES: its lines and their splits
+    skipped: dict[str, list[int]] = {}
+    progress = tqdm(lines, desc=f"reading {name}", unit="molecule", disable=None, leave=False)
     with import_optional("rdkit.rdBase").BlockLogs():  # RDKit's complaints about broken SMILES: they are counted here
-        for number, line in enumerate(progress, start=2):
-            if not line:
-                continue
-            row = dict.fromkeys(header, "") | dict(zip(header, line))  # a short line lacks its last columns
+        for number, fields in progress:
             try:
-                found.append(_read_row(row, energy_columns[0]))
+                if any(field.strip() for field in fields[len(header) :]):
+                    raise _UnusableLine("more fields than the header")  # such as -0,5 where commas separate
+                row = {what: fields[k] if k < len(fields) else "" for what, k in places.items()}
+                if any(set(field.strip()) & {"\n", "\r"} for field in row.values()):
+                    raise InputError(f"{name} cannot be read in line {number}: a quotation mark there is not closed")
+                canonical, molecule = _read_row(row, columns.unit, is_total)
             except _UnusableLine as reason:
-                skipped.setdefault(str(reason), []).append(f"line {number}")
+                skipped.setdefault(str(reason), []).append(number)
+            else:
+                found.append(molecule)
+                numbers.append(number)
+                same.setdefault(canonical, []).append((number, int(molecule.splits)))
     if not found:
         raise InputError(f"{name} has no molecule that can be used" + (f": {_summary(skipped)}" if skipped else ""))
-    molecules = {field: torch.cat([getattr(one, field) for one in found], dim=-1) for field in Molecules._fields}
-    summary = ""
-    if skipped:
-        num_skipped = sum(map(len, skipped.values()))
-        summary = f"{num_skipped:,} of {num_skipped + len(found):,} molecules left out: {_summary(skipped)}"
-    return {"molecules": molecules, "skipped": summary}
+    molecules = Molecules(*(torch.cat(fields, dim=-1) for fields in zip(*found)))
+    notes = [
+        _note_on_skipped(skipped, len(found)),
+        _note_on_energies(molecules, numbers),
+        _note_on_repeated(same, "split" in places),
+        "" if whole else f"it ends within line {lines[-1][0]}, without a line end: is the file whole?",
+    ]
+    return {"molecules": molecules._asdict(), "notes": [note for note in notes if note]}
 
 
-def _read_row(row: dict[str, str], energy_column: str) -> Molecules:
-    """Return the one molecule of a line, given as {column: text}.
+def _decode(content: bytes, name: str) -> str:
+    """Return the text of a file; raise an InputError that names the line where it is none, or if it is empty."""
+    content = content.removeprefix(codecs.BOM_UTF8)
+    text, wrong = "", content.find(b"\0")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        wrong = error.start
+    if wrong >= 0:
+        line = len((content[:wrong] + b"x").splitlines())
+        raise InputError(f"{name} is not a UTF-8 text with columns: line {line} holds the byte 0x{content[wrong]:02x}")
+    if not text.strip():
+        raise InputError(f"{name} is empty")
+    return text
+
+
+def _read_header(text: str, columns: Columns, name: str) -> tuple[str, list[str]]:
+    """Return what separates the columns, and their names: with it as many as possible of those asked for are there."""
+    first = next(line for line in io.StringIO(text, newline="") if line.strip())
+    if len(first) > MAX_HEADER:
+        raise InputError(f"{name} has no header: its first line has {len(first):,} characters")
+    headers = {delimiter: next(csv.reader([first], delimiter=delimiter)) for delimiter in DELIMITERS}
+
+    def fitness(delimiter: str) -> tuple[int, int]:
+        header = headers[delimiter]
+        asked = (columns.smiles, *_energy_columns(columns))
+        return sum(bool(_places(header, column)) for column in asked), len(header)
+
+    delimiter = max(DELIMITERS, key=fitness)
+    return delimiter, headers[delimiter]
+
+
+def _find_columns(header: list[str], columns: Columns, name: str) -> tuple[dict[str, int], bool]:
+    """Return the places of "smiles", "energy" and, if there is one, "split", and whether the energies are total ones.
+
+    Raises:
+        ValueError: a column is missing, or there twice.
+    """
+    energies = _energy_columns(columns)
+    energy = next((column for column in energies if _places(header, column)), energies[0])
+    asked = {"smiles": columns.smiles, "energy": energy, "split": "split"}
+    places = {what: _places(header, column) for what, column in asked.items()}
+    if not (places["smiles"] and places["energy"]):
+        names = ", ".join(repr(column[:MAX_SHOWN]) for column in header[:NUM_SHOWN])
+        more = ", ..." if len(header) > NUM_SHOWN else ""
+        raise InputError(
+            f"{name} lacks a column: its first line must name {columns.smiles} and {' or '.join(energies)}, "
+            f"and names {names}{more}"
+        )
+    for what, column in asked.items():
+        if len(places[what]) > 1:
+            raise InputError(f"{name} has the column {column} twice")
+    is_total = energy.strip().lower() == "u0" if columns.kind is None else columns.kind == "total"
+    return {what: where[0] for what, where in places.items() if where}, is_total
+
+
+def _split_lines(text: str, delimiter: str, name: str) -> list[tuple[int, list[str]]]:
+    """Return the number and the fields of every line that is not blank."""
+    # Strict: a quotation mark that is not closed would else make one field of all lines up to the next one.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines, number = [], 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                lines.append((number, fields))
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"{name} cannot be read in line {number}: {error}") from None
+    return lines
+
+
+def _energy_columns(columns: Columns) -> tuple[str, ...]:
+    return ("g4mp2_atom", "u0") if columns.energy is None else (columns.energy,)
+
+
+def _places(header: list[str], column: str) -> list[int]:
+    """Return where a header has a column: by its exact name, else by that in another case or with spaces around."""
+    exact = [k for k, name in enumerate(header) if name == column]
+    return exact or [k for k, name in enumerate(header) if name.strip().lower() == column.strip().lower()]
+
+
+def _read_row(row: dict[str, str], unit: str, is_total: bool) -> tuple[str, Molecules]:
+    """Return the canonical SMILES and the one molecule of a line, given as {"smiles", "energy", "split": text}.
 
     Raises:
         _UnusableLine: it cannot be used.
     """
-    elements, bonds, bond_types = _graph(row["smiles"].strip())
-    energy = _energy(row[energy_column])
-    if energy_column == "u0":
+    canonical, elements, bonds, bond_types = _graph(row["smiles"].strip())
+    energy = _energy(row["energy"].strip()) * UNITS[unit]
+    if is_total:
         energy -= sum(ATOM_ENERGIES[ELEMENTS[element]] for element in elements.tolist())
     split = UNKNOWN_SPLIT
     if "split" in row:
-        if row["split"].strip() not in SPLITS:
+        if row["split"].strip().lower() not in SPLITS:
             raise _UnusableLine("an unknown split")
-        split = SPLITS.index(row["split"].strip())
-    return Molecules(
+        split = SPLITS.index(row["split"].strip().lower())
+    return canonical, Molecules(
         elements=elements,
         num_atoms=torch.tensor([len(elements)]),
         bonds=bonds,
@@ -164,12 +285,15 @@ def _read_row(row: dict[str, str], energy_column: str) -> Molecules:
     )
 
 
-def _graph(smiles: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a molecule's elements (a,), bonds (2, e) and bond types (e,), hydrogens included."""
+def _graph(smiles: str) -> tuple[str, Tensor, Tensor, Tensor]:
+    """Return a molecule's canonical SMILES, elements (a,), bonds (2, e) and bond types (e,), hydrogens included."""
     chem = import_optional("rdkit.Chem")
-    molecule = chem.MolFromSmiles(smiles) if smiles else None
-    if molecule is None:
+    if len(smiles) > MAX_SMILES:  # which RDKit might need minutes for
+        raise _UnusableLine(f"a SMILES of more than {MAX_SMILES:,} characters")
+    molecule = chem.MolFromSmiles(smiles)
+    if molecule is None or not molecule.GetNumAtoms():
         raise _UnusableLine("broken SMILES")
+    canonical = chem.MolToSmiles(molecule)
     molecule = chem.AddHs(molecule)
     symbols = [atom.GetSymbol() for atom in molecule.GetAtoms()]
     if not set(symbols) <= set(ELEMENTS):
@@ -185,23 +309,69 @@ def _graph(smiles: str) -> tuple[Tensor, Tensor, Tensor]:
         start, end, bond_type = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), BOND_TYPES.index(kind)
         edges += [(start, end, bond_type), (end, start, bond_type)]
     columns = torch.tensor(sorted(edges), dtype=torch.uint8).reshape(-1, 3).t()
-    return elements, columns[:2], columns[2]
+    return canonical, elements, columns[:2], columns[2]
 
 
 def _energy(text: str) -> float:
+    if "," in text:  # -1,234 may be either
+        raise _UnusableLine("a comma in the energy (write -0.5, and thousands without a mark)")
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise _UnusableLine("no energy")
+    if abs(value) > LARGEST_FLOAT:
+        raise _UnusableLine(f"an energy beyond {LARGEST_FLOAT:g}")
     return value
 
 
-def _summary(skipped: dict[str, list[str]]) -> str:
+def _note_on_skipped(skipped: dict[str, list[int]], num_found: int) -> str:
+    num_skipped = sum(map(len, skipped.values()))
+    if not num_skipped:
+        return ""
+    return f"{num_skipped:,} of {num_skipped + num_found:,} molecules left out: {_summary(skipped)}"
+
+
+def _summary(skipped: dict[str, list[int]]) -> str:
     """Say how many lines were left out for each reason, and name the first few."""
-    parts = []
-    for reason, lines in skipped.items():
-        more = ", ..." if len(lines) > NUM_LISTED else ""
-        parts.append(f"{len(lines):,} with {reason} ({', '.join(lines[:NUM_LISTED])}{more})")
-    return "; ".join(parts)
+    return "; ".join(f"{len(lines):,} with {reason} ({_first_lines(lines)})" for reason, lines in skipped.items())
+
+
+def _note_on_energies(molecules: Molecules, numbers: list[int]) -> str:
+    """Say which molecules' energies, a line number each, are outside of what is usual."""
+    per_atom = molecules.energies / molecules.num_atoms
+    lowest, highest = USUAL_PER_ATOM
+    unusual = ((per_atom < lowest) | (per_atom > highest)) & (molecules.num_atoms > 1)  # one atom has 0
+    lines = [numbers[k] for k in unusual.nonzero().flatten().tolist()]
+    if not lines:
+        return ""
+    return (
+        f"an unlikely atomisation energy for {len(lines):,} of {len(numbers):,} molecules ({_first_lines(lines)}; the "
+        f"median is {per_atom.median().item():.3g} eV an atom, {lowest:g} to {highest:g} is usual): another unit, "
+        "a total energy, the other sign, or a mark for a missing value?"
+    )
+
+
+def _note_on_repeated(same: dict[str, list[tuple[int, int]]], has_splits: bool) -> str:
+    """Say which molecules the table has in several of its splits or, where it has none, several times.
+
+    Args:
+        same: canonical SMILES: the lines that have it, and their splits.
+    """
+    pairs = []
+    for (line, split), *others in same.values():
+        other = next((number for number, theirs in others if theirs != split or not has_splits), None)
+        if other is not None:
+            pairs.append(f"lines {line} and {other}")
+    if not pairs:
+        return ""
+    where = "in several of its splits" if has_splits else "in it several times, so perhaps in several splits"
+    more = "; ..." if len(pairs) > NUM_LISTED else ""
+    stand = "molecule stands" if len(pairs) == 1 else "molecules stand"
+    return f"{len(pairs):,} {stand} {where}, which makes the test easier ({'; '.join(pairs[:NUM_LISTED])}{more})"
+
+
+def _first_lines(numbers: list[int]) -> str:
+    listed = ", ".join(f"line {number}" for number in numbers[:NUM_LISTED])
+    return listed + (", ..." if len(numbers) > NUM_LISTED else "")

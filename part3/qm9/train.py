@@ -2,12 +2,14 @@
 
     python part3/qm9/train.py --model gnn                                          a hundred built-in molecules
     python part3/qm9/train.py --model gnn --smiles_csv qm9_g4mp2.csv               a table of SMILES and energies
+    python part3/qm9/train.py --model gnn --smiles_csv mine.csv --energy_column E --energy_unit ev
     python part3/qm9/train.py --model mlp --dataset qm9                            QM9, downloaded by PyTorch Geometric
 
 After every epoch the model is validated, and the weights with the lowest validation loss are kept in best.pt. In the
 end these are tested twice: on the test molecules as they are, and with their atoms renumbered (question 3.6c).
 """
 
+import hashlib
 import math
 import sys
 from argparse import Namespace
@@ -16,19 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
     non_negative_int,
+    path_name,
     positive_float,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
@@ -38,12 +45,14 @@ from part3.qm9.baselines import baseline_losses, fit_counts
 from part3.qm9.data import get_labels, split_and_scale
 from part3.qm9.molecules import KCAL_PER_MOL, Molecules, ScaledMolecules, import_optional
 from part3.qm9.networks import GNN, MLP, build_model
-from part3.qm9.sources import read_built_in, read_qm9, read_smiles_csv
+from part3.qm9.sources import KINDS, UNITS, Columns, read_built_in, read_qm9, read_smiles_csv
 
 if TYPE_CHECKING:
     from torch_geometric.data import Batch
 
 EVALUATION_BATCH = 1_000
+# What they change is in the molecules, which are compared.
+TABLE_ARGUMENTS = ("smiles_csv", "smiles_column", "energy_column", "energy_unit", "energy_kind")
 COLUMNS = ("loss", "learning_rate", "examples_per_second", "seconds", "validation_loss", "validation_mae_mev")
 
 
@@ -91,7 +100,7 @@ def train(
     args = args or course_arguments(model, lr, batch_size, epochs, seed, data_dir)
 
     # Data
-    source = read_source(args.dataset, args.smiles_csv, data_dir)
+    source = read_source(args, data_dir)
     train_set, valid_set, test_set = split_and_scale(source, args.num_train, seed, model.device)
     batches = TrainingBatches(len(train_set), batch_size, seed)
     train_steps = epochs * batches.steps_per_epoch
@@ -100,8 +109,8 @@ def train(
     # Model and optimizer
     if getattr(model, "counts", None) is not None:
         model.start_from_counts(fit_counts(train_set))  # type: ignore[operator]
-    run = RunFolder(args, f"part3/qm9/{args.model}_seed{seed}", COLUMNS, free_arguments=("smiles_csv",))
-    check_energies(run, source)
+    run = RunFolder(args, "part3/qm9/train.py", f"{args.model}_seed{seed}", COLUMNS, TABLE_ARGUMENTS)
+    check_molecules(run, source)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     scheduler = LambdaLR(optimizer, lambda step: schedule(args.schedule, step, train_steps))
 
@@ -237,18 +246,22 @@ def result_of(
     }
 
 
-def read_source(dataset: str, smiles_csv: str | None, data_dir: str | None) -> Molecules:
+def read_source(args: Namespace, data_dir: str | None) -> Molecules:
     import_optional("torch_geometric.data")  # where it is missing, the command ends before there is a run folder
-    if smiles_csv:
-        return read_smiles_csv(Path(smiles_csv))
-    return read_qm9(data_dir) if dataset == "qm9" else read_built_in()
+    if args.smiles_csv:
+        columns = Columns(args.smiles_column, args.energy_column, args.energy_unit, args.energy_kind)
+        return read_smiles_csv(Path(args.smiles_csv), columns)
+    return read_qm9(data_dir) if args.dataset == "qm9" else read_built_in()
 
 
-def check_energies(run: RunFolder, source: Molecules) -> None:
-    """Record what tells two sources apart; raise a CommandError where a resumed run was trained on another one."""
-    energies = {"number": len(source.energies), "sum_ev": source.energies.sum().item()}
-    if run.keep("energies", energies) != energies:
-        raise CommandError(f"{run} was trained on other molecules: resume it with its own")
+def check_molecules(run: RunFolder, source: Molecules) -> None:
+    """Record a checksum of all molecules; raise a CommandError where a resumed run was trained on other ones."""
+    checksum = hashlib.sha256()
+    for tensor in source:
+        checksum.update(tensor.cpu().numpy().tobytes())
+    molecules = {"number": len(source.energies), "sha256": checksum.hexdigest()}
+    if run.keep("molecules", molecules) != molecules:
+        raise CommandError(f"{run} was trained on other molecules or energies: resume it with its own")
 
 
 def describe(model: str, result: dict[str, Any], run: str, built_in: bool) -> None:
@@ -302,7 +315,13 @@ def build_parser() -> ArgumentParser:
     source = parser.add_mutually_exclusive_group()
     datasets = ("builtin", "qm9")
     source.add_argument("--dataset", choices=datasets, default="builtin", help="100 molecules, or QM9 (downloaded)")
-    source.add_argument("--smiles_csv", help="instead: a table with the columns smiles and g4mp2_atom or u0 (Hartree)")
+    table = "instead: a table of SMILES and energies at 0 K, separated by commas, semicolons or tabs"
+    source.add_argument("--smiles_csv", type=path_name, help=table)
+    add("--smiles_column", default="smiles", help="table: its column of SMILES")
+    add("--energy_column", help="table: its column of energies; default g4mp2_atom, or else u0")
+    add("--energy_unit", type=str.lower, choices=tuple(UNITS), default="hartree", help="table: unit of its energies")
+    kinds = "table: energies less those of the atoms, or not; default total for a column u0, else atomisation"
+    add("--energy_kind", choices=KINDS, help=kinds)
     add("--num_train", type=positive_int, help="train on this many molecules only")
     add("--permute_training", action="store_true", help="renumber the atoms in every training batch")
     add("--lr", "--learning_rate", type=positive_float, default=1e-3, help="learning rate of Adam")
@@ -310,10 +329,10 @@ def build_parser() -> ArgumentParser:
     add("--max_norm", "--clip_grad_norm", type=positive_float, help="largest norm of the gradient; default: no limit")
     add("--batch_size", type=positive_int, default=128, help="molecules in each step")
     add("--epochs", type=positive_int, help="passes over the training molecules; default 10, for the built-in ones 100")
-    add("--seed", type=non_negative_int, default=42, help="seed of weights, order and renumbering")
+    add("--seed", type=seed_number, default=42, help="seed of weights, order and renumbering")
     interval = "steps between two logged training batches; default a twentieth of all, at most 50"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3/qm9")
     return parser
 
@@ -325,6 +344,9 @@ def parse_arguments(words: list[str] | None = None) -> Namespace:
         args.epochs = 100 if uses_built_in(args) else 10  # an epoch of the built-in molecules is a single step
     if args.max_ring in (1, 2):
         parser.error(f"argument --max_ring: the smallest ring has 3 atoms, not {args.max_ring}")
+    for name in TABLE_ARGUMENTS:
+        if not args.smiles_csv and getattr(args, name) != parser.get_default(name):
+            parser.error(f"argument --{name}: is about the table of --smiles_csv, which is not given")
     return args
 
 

@@ -3,6 +3,7 @@
 import csv
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,8 @@ pytest.importorskip("rdkit", reason='pip install -e ".[molecules]"')
 
 from torch_geometric.data import Batch, Data, InMemoryDataset
 
+from common.data import cache_folder
+from common.errors import InputError
 from part3.qm9 import sources
 from part3.qm9.data import (
     EDGE_ATTR_DIM,
@@ -29,7 +32,7 @@ from part3.qm9.data import (
     split_and_scale,
 )
 from part3.qm9.molecules import ELEMENTS, HARTREE, KCAL_PER_MOL, Molecules, ScaledMolecules, segment_indices
-from part3.qm9.sources import read_built_in, read_smiles_csv, read_table
+from part3.qm9.sources import UNITS, Columns, read_built_in, read_smiles_csv, read_table
 from tests.harness import ROOT
 
 QM9 = Path(os.environ.get("DATA_DIR") or ROOT / "data") / "qm9"
@@ -38,7 +41,7 @@ NEEDS_QM9 = pytest.mark.skipif(not (QM9 / "qm9_g4mp2.csv").exists(), reason="$DA
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def table(*lines, header="smiles,g4mp2_atom"):
@@ -233,24 +236,252 @@ def test_unusable_lines_are_counted_listed_and_left_out(tmp_path, capsys):
         )
 
 
+LONG = b"C" * 200_000
+REFUSED = {  # tables that end in one line, and what it says after the file's name
+    "empty": (b"", "table.csv is empty"),
+    "blanks": (b" \n\n \n", "table.csv is empty"),
+    "byte order mark alone": (b"\xef\xbb\xbf", "table.csv is empty"),
+    "another energy": (b"smiles,energy\nC,-1\n", "name smiles and g4mp2_atom or u0, and names 'smiles', 'energy'"),
+    "another smiles": (b"smile,u0\nC,-1\n", "lacks a column: its first line must name smiles and"),
+    "no header": (b"C,-0.6\nO,-0.3\n", "and names 'C', '-0.6'"),
+    "spaces separate": (b"smiles u0\nC -40.5\n", "and names 'smiles u0'"),
+    "bars separate": (b"smiles|u0\nC|-40.5\n", "and names 'smiles|u0'"),
+    "title above": (b"My molecules\nsmiles,u0\nC,-40.5\n", "and names 'My molecules'"),
+    "separator above": (b"sep=;\nsmiles;u0\nC;-40.5\n", "lacks a column"),
+    "many columns": (b",".join(b"c%d" % k for k in range(99)) + b"\n", "'c11', ..."),
+    "long name": (b"x" * 5_000 + b",u0\nC,-1\n", "and names '" + "x" * 30 + "', 'u0'"),
+    "escape in a name": (b"\x1b[31msmile,u0\nC,-1\n", r"and names '\x1b[31msmile'"),
+    "header of 200,000 characters": (LONG + b",u0\nC,-1\n", "has no header: its first line has 200,004 characters"),
+    "header in quotation marks": (b'"smiles,u0"\n"C,-40.5"\n', "and names 'smiles,u0'"),
+    "smiles twice": (b"smiles,u0,smiles\nC,-1,C\n", "has the column smiles twice"),
+    "energies twice": (b"smiles,u0,u0\nC,-1,-1\n", "has the column u0 twice"),
+    "splits twice": (b"smiles,u0,split,split\nC,-1,train,test\n", "has the column split twice"),
+    "smiles twice but for case": (b"SMILES,u0,Smiles\nC,-1,C\n", "has the column smiles twice"),
+    "header alone": (b"smiles,u0\n", "has no molecule that can be used"),
+    "header alone, cut": (b"smiles,u0", "has no molecule that can be used"),
+    "header and blanks": (b"smiles,u0\n\n,\n  \n", "has no molecule that can be used"),
+    "broken SMILES alone": (b"smiles,u0\nC((,-1\n", "has no molecule that can be used: 1 with broken SMILES (line 2)"),
+    "decimal commas": (b"smiles;u0\nC;-40,5\n", "1 with a comma in the energy (write -0.5, and thousands without"),
+    "decimal commas between commas": (b"smiles,u0\nC,-40,5\n", "1 with more fields than the header (line 2)"),
+    "splits of other names": (b"smiles,u0,split\nC,-40.5,dev\n", "1 with an unknown split (line 2)"),
+    "no splits": (b"smiles,u0,split\nC,-40.5,\n", "1 with an unknown split (line 2)"),
+    "swapped columns": (b"u0,smiles\nC,-40.5\nO,-76\n", "2 with broken SMILES (line 2, line 3)"),
+    "names instead of SMILES": (b"smiles,u0\nmethane,-40.5\nwater,-76\n", "2 with broken SMILES (line 2, line 3)"),
+    "one column twice asked for": (b"smiles\nC\n", "name smiles and g4mp2_atom or u0, and names 'smiles'"),
+    "cut in a SMILES": (b"smiles,u0\nC,-40.5\nCC", "is truncated: it ends in the middle of line 3"),
+    "cut before a split": (b"smiles,u0,split\nC,-40.5,train\nO,-76", "is truncated: it ends in the middle of line 3"),
+    "cut in quotation marks": (b'smiles,u0\nC,-40.5\n"CC', "table.csv cannot be read in line 3: unexpected end"),
+    "quotation mark opened": (b'smiles,u0\n"C,-40.5\nO,-76\n', "table.csv cannot be read in line 2: unexpected end"),
+    "two opened": (b'smiles,u0\n"C,-40.5\n"O,-76\n', "table.csv cannot be read in line 2: ',' expected after"),
+    "quoted lines": (
+        b'smiles,u0\nC,-40.5\n"C,-4\nO",-7\n',
+        "table.csv cannot be read in line 3: a quotation mark there",
+    ),
+    "text after a quotation": (b'smiles,u0\n"C"C,-40.5\n', "table.csv cannot be read in line 2: ',' expected after"),
+    "field of 200,000 characters": (
+        b"smiles,u0\nC,-40.5\n" + LONG + b",-1\n",
+        "table.csv cannot be read in line 3: field larger",
+    ),
+    "another field of 200,000": (
+        b"smiles,u0,name\nC,-40.5," + LONG + b"\n",
+        "table.csv cannot be read in line 2: field larger",
+    ),
+    "Latin-1": (b"smiles,u0,name\nC,-40.5,m\xe9thane\n", "not a UTF-8 text with columns: line 2 holds the byte 0xe9"),
+    "bad bytes": (b"smiles,u0\nC,-40.5\n\xff\xfe,-1\n", "line 3 holds the byte 0xff"),
+    "cut within a character": (b"smiles,u0,name\nC,-40.5,m\xc3", "line 2 holds the byte 0xc3"),
+    "bad byte after a mark and CR": (b"\xef\xbb\xbfsmiles,u0\rC,-1\r\xff,-1\r", "line 3 holds the byte 0xff"),
+    "NUL": (b"smiles,u0\nC,-40.5\nO\0,-76\n", "line 3 holds the byte 0x00"),
+    "NULs at the end": (b"smiles,u0\nC,-40.5\n" + bytes(512), "line 3 holds the byte 0x00"),
+    "UTF-16": ("smiles,u0\nC,-40.5\n".encode("utf-16"), "line 1 holds the byte 0xff"),
+    "UTF-16 without a mark": ("smiles,u0\nC,-40.5\n".encode("utf-16-le"), "line 1 holds the byte 0x00"),
+    "workbook": (b"PK\x03\x04\x00\x00\x80\x81", "is not a UTF-8 text"),
+    "compressed": (b"\x1f\x8b\x08\x00\x00", "line 1 holds the byte 0x8b"),
+    "picture": (b"\x89PNG\r\n\x1a\n", "line 1 holds the byte 0x89"),
+    "page": (b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "and names '<!DOCTYPE html>'"),
+    "JSON": (b'[{"smiles": "C", "u0": -40.5}]\n', "lacks a column"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_unusable_tables_end_in_one_line(case, tmp_path):
+    content, message = REFUSED[case]
+    (tmp_path / "table.csv").write_bytes(content)
+    with pytest.raises(InputError) as error:
+        read_smiles_csv(tmp_path / "table.csv")
+    assert message in str(error.value) and "table.csv" in str(error.value)
+    assert str(error.value).isprintable() and len(str(error.value)) < 500
+
+
+LEFT_OUT = {  # lines below "smiles,g4mp2_atom", and why they are left out
+    "no energy": ("O,", "no energy"),
+    "a short line": ("O", "no energy"),
+    "a word": ("O,much", "no energy"),
+    "not a number": ("O,nan", "no energy"),
+    "infinite": ("O,-inf", "no energy"),
+    "beyond float64": ("O,-1e999", "no energy"),
+    "beyond float32": ("O,-1e31", "an energy beyond 1e+30"),
+    "a unit": ("O,-0.35 Ha", "no energy"),
+    "a formula": ("O,=A1", "no energy"),
+    "an error of a spreadsheet": ("O,#N/A", "no energy"),
+    "a typographer's minus": ("O,\u22120.35", "no energy"),
+    "Fortran's exponent": ("O,-0.35D+00", "no energy"),
+    "a decimal comma": ('O,"-0,35"', "a comma in the energy (write -0.5, and thousands without a mark)"),
+    "thousands": ('O,"-1,234.5"', "a comma in the energy (write -0.5, and thousands without a mark)"),
+    "thousands by apostrophes": ("O,-1'234", "no energy"),
+    "thousands by spaces": ("O,-1 234", "no energy"),
+    "a comma that separates": ("O,-0,35", "more fields than the header"),
+    "one field more": ("O,-0.35,train", "more fields than the header"),
+    "no SMILES": (",-0.35", "broken SMILES"),
+    "blanks for SMILES": ("   ,-0.35", "broken SMILES"),
+    "an open ring": ("C1CC,-1", "broken SMILES"),
+    "an open bracket": ("C(C,-1", "broken SMILES"),
+    "too many bonds": ("C(C)(C)(C)(C)C,-1", "broken SMILES"),
+    "an aromatic that is none": ("c1cccc1,-1", "broken SMILES"),
+    "an unknown element": ("[Xx],-1", "broken SMILES"),
+    "a word for SMILES": ("ethanol,-1", "broken SMILES"),
+    "an extension alone": ("|$A$|,-1", "broken SMILES"),
+    "a reaction": ("C>>O,-1", "broken SMILES"),
+    "another element": ("C[Si],-1", "elements other than H C N O F"),
+    "any element": ("*C,-1", "elements other than H C N O F"),
+    "large": (f"{'C' * 12},-5", "more than 29 atoms"),
+    "very large": (f"{'C' * 900},-5", "more than 29 atoms"),
+    "of 130,000 characters": (f"{'C' * 130_000},-5", "a SMILES of more than 1,000 characters"),
+    "a quadruple bond": ("C$C,-1", "bonds other than single, double, triple, aromatic"),
+    "a dative bond": ("N->O,-1", "bonds other than single, double, triple, aromatic"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_an_unusable_line_is_left_out(case):
+    line, reason = LEFT_OUT[case]
+    read = read_table(table("C,-0.6", line, "N,-0.44"), "table")
+    assert len(read["molecules"]["energies"]) == 2
+    assert read["notes"] == [f"1 of 3 molecules left out: 1 with {reason} (line 3)"]
+
+
+TAKEN = {  # tables of methane and water
+    "as it is": b"smiles,g4mp2_atom\nC,-0.6\nO,-0.35\n",
+    "byte order mark": b"\xef\xbb\xbfsmiles,g4mp2_atom\nC,-0.6\nO,-0.35\n",
+    "Windows": b"smiles,g4mp2_atom\r\nC,-0.6\r\nO,-0.35\r\n",
+    "old Macintosh": b"smiles,g4mp2_atom\rC,-0.6\rO,-0.35\r",
+    "semicolons": b"smiles;g4mp2_atom\nC;-0.6\nO;-0.35\n",
+    "tabs": b"smiles\tg4mp2_atom\nC\t-0.6\nO\t-0.35\n",
+    "a name with commas": b"smiles;name (short, long, none);g4mp2_atom\nC;;-0.6\nO;;-0.35\n",
+    "quotation marks": b'"smiles","g4mp2_atom"\n"C","-0.6"\n"O","-0.35"\n',
+    "other case": b"SMILES,G4MP2_atom\nC,-0.6\nO,-0.35\n",
+    "spaces": b" smiles , g4mp2_atom\n C , -0.6\nO, -0.35 \n",
+    "other case beside the exact name": b"SMILES,smiles,g4mp2_atom\nx,C,-0.6\nx,O,-0.35\n",
+    "other columns twice": b"smiles,a,a,,,g4mp2_atom\nC,,,,,-0.6\nO,,,,,-0.35\n",
+    "empty fields after the last": b"smiles,g4mp2_atom\nC,-0.6,,\nO,-0.35,\n",
+    "blank lines": b"\n\nsmiles,g4mp2_atom\n\nC,-0.6\n,\n\nO,-0.35\n\n",
+    "comments over several lines": b'smiles,g4mp2_atom,why\nC,-0.6,"a\nb"\nO,-0.35,"c, ""d"""\n',
+    "both energies": b"smiles,u0,g4mp2_atom\nC,0,-0.6\nO,0,-0.35\n",
+    "exponents": b"smiles,g4mp2_atom\nC,-6e-1\nO,-3.5E-01\n",
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_tables_of_many_kinds_are_read(case):
+    read = read_table(TAKEN[case], "table")
+    assert read["molecules"]["energies"].tolist() == [-0.6 * HARTREE, -0.35 * HARTREE]
+    assert read["molecules"]["num_atoms"].tolist() == [5, 3] and read["notes"] == []
+
+
+def test_lines_are_numbered_as_in_the_file():
+    content = b'\nsmiles,g4mp2_atom,why\r\nC,-0.6,"a\r\nb\r\n"\r\n\r\nO,,\r\nN,x,\r\n'
+    assert read_table(content, "table")["notes"] == ["2 of 3 molecules left out: 2 with no energy (line 7, line 8)"]
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("unit", "energy"), [("hartree", -0.6), ("ev", -16.32683), ("kcal/mol", -376.506), ("kj/mol", -1575.3)]
+)
+def test_own_columns_and_units(unit, energy):
+    content = table(f"x,C,{energy}", header="smiles,Molecule,E at")
+    read = read_table(content, "table", Columns("molecule", "e AT ", unit))
+    assert read["molecules"]["energies"].item() == pytest.approx(-0.6 * HARTREE, rel=1e-5) and not read["notes"]
+    total = energy + (-37.846772 - 4 * 0.500273) / UNITS[unit]
+    for column, kind in (("U0", None), ("u0", "total"), ("energy", "total")):
+        read = read_table(
+            table(f"C,{total}", header=f"smiles,{column}"), "table", Columns("smiles", column, unit, kind)
+        )
+        assert read["molecules"]["energies"].item() == pytest.approx(-0.6 * HARTREE, rel=1e-5)
+    read = read_table(table(f"C,{energy}", header="smiles,u0"), "table", Columns(unit=unit, kind="atomisation"))
+    assert read["molecules"]["energies"].item() == pytest.approx(-0.6 * HARTREE, rel=1e-5)
+
+
+def test_columns_that_cannot_be():
+    with pytest.raises(InputError, match="table lacks a column: its first line must name smiles and E, and names 's"):
+        read_table(table("C,-0.6"), "table", Columns(energy="E"))
+    for columns in (Columns(unit="rydberg"), Columns(kind="free")):
+        with pytest.raises(InputError, match="unit must be one of hartree, ev, kcal/mol, kj/mol, and kind one of atom"):
+            read_table(table("C,-0.6"), "table", columns)
+
+
+BUILT_IN_ENERGIES = [line.split(",") for line in sources.BUILT_IN.read_text().splitlines()[1:]]
+
+
+@pytest.mark.parametrize(
+    ("factor", "total", "columns"),
     [
-        (b"", "lacks a column: its first line must name smiles and g4mp2_atom or u0"),
-        (b"smiles,energy\nC,-1\n", "lacks a column"),
-        (b"smile,u0\nC,-1\n", "lacks a column"),
-        (b"smiles,u0\n", "has no molecule that can be used"),
-        (b"smiles,u0\nC((,-1\n", "has no molecule that can be used: 1 with broken SMILES (line 2)"),
-        (b"smiles,u0\nC,-40.5\nCC", "is truncated: it ends in the middle of line 3"),
-        (b"smiles,u0\n\xff\xfe,-1\n", "is not a UTF-8 text"),
-        (b"PK\x03\x04\x00\x00\x80\x81", "is not a UTF-8 text"),
+        (27.2114, False, Columns()),  # eV taken for Hartree, and so on
+        (627.509, False, Columns()),
+        (1, False, Columns(unit="ev")),
+        (627.509, False, Columns(unit="kj/mol")),
+        (2625.5, False, Columns(unit="kcal/mol")),
+        (-1, False, Columns()),
+        (1, False, Columns(kind="total")),
+        (1, True, Columns()),
     ],
 )
-def test_unusable_tables_end_in_one_line(content, message, tmp_path):
-    (tmp_path / "table.csv").write_bytes(content)
-    with pytest.raises(ValueError) as error:
-        read_smiles_csv(tmp_path / "table.csv")
-    assert message in str(error.value) and "\n" not in str(error.value)
+def test_unlikely_energies_are_named(factor, total, columns, tmp_path, capsys):
+    lines = []
+    for smiles, energy in BUILT_IN_ENERGIES:
+        atoms = sources._graph(smiles)[1].tolist()
+        value = float(energy) + (sum(sources.ATOM_ENERGIES[ELEMENTS[atom]] for atom in atoms) if total else 0)
+        lines.append(f"{smiles},{factor * value}")
+    path = tmp_path / "table.csv"
+    path.write_bytes(table(*lines))
+    for _ in range(2):  # read, and from the cache
+        assert len(read_smiles_csv(path, columns).energies) == 100
+        (line,) = capsys.readouterr().err.splitlines()
+        number, median = re.search(
+            r"table\.csv: an unlikely atomisation energy for (\d+) of 100 molecules \(line \d+, .*; the median is "
+            r"(\S+) eV an atom, -8 to -1\.5 is usual\): another unit, a total energy, the other sign",
+            line,
+        ).groups()
+        assert int(number) > 95 and not -8 < float(median) < -1.5
+
+
+def test_a_single_unlikely_energy_is_named():
+    read = read_table(table("C,-0.6", "O,-0.35", "N,9999", "[H],0", "CC,-1.06"), "table")
+    (note,) = read["notes"]
+    assert note.startswith(
+        "an unlikely atomisation energy for 1 of 5 molecules (line 4; the median is -3.17 eV an atom"
+    )
+
+
+def test_molecules_in_several_splits_are_named(tmp_path, capsys):
+    lines = ["CCO,-1.2,train", "C,-0.6,train", "OCC,-1.2,test", "C(C)O,-1.2,valid", "[H]C([H])([H])[H],-0.6,train"]
+    path = tmp_path / "table.csv"
+    path.write_bytes(table(*lines, header="smiles,g4mp2_atom,split"))
+    for _ in range(2):  # read, and from the cache
+        read_smiles_csv(path)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(
+            "table.csv: 1 molecule stands in several of its splits, which makes the test easier (lines 2 and 4)"
+        )
+    many = [f"{smiles},{energy}" for smiles, energy in BUILT_IN_ENERGIES[:5] * 2]
+    assert read_table(table(*many), "table")["notes"] == [
+        "5 molecules stand in it several times, so perhaps in several splits, which makes the test easier "
+        "(lines 2 and 7; lines 3 and 8; lines 4 and 9; ...)"
+    ]
+    assert read_table(table("F[C@H](O)C,-1", "F[C@@H](O)C,-1", header="smiles,g4mp2_atom"), "table")["notes"] == []
+
+
+def test_a_table_that_may_be_cut_is_named():
+    assert read_table(b"smiles,g4mp2_atom\nC,-0.6\nO,-0.3", "table")["notes"] == [
+        "it ends within line 3, without a line end: is the file whole?"
+    ]
 
 
 def test_a_missing_table_ends_in_one_line():
@@ -268,7 +499,7 @@ def test_a_damaged_cache_is_made_anew(damage, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_bytes(table("C,-0.6", "O,-0.35"))
     first = read_smiles_csv(tmp_path / "table.csv")
-    (cached,) = sources.CACHE.iterdir()
+    (cached,) = cache_folder("molecules").iterdir()
     content = bytearray(cached.read_bytes())
     if damage == "truncated":
         cached.write_bytes(content[: len(content) // 2])
@@ -295,7 +526,11 @@ def test_another_table_has_another_cache(tmp_path):
     for energy in (-0.6, -0.7):
         path.write_bytes(table(f"C,{energy}"))
         assert read_smiles_csv(path).energies.item() == pytest.approx(energy * HARTREE)
-    assert len(list(sources.CACHE.iterdir())) == 2
+    assert len(list(cache_folder("molecules").iterdir())) == 2
+    for columns in (Columns(unit="ev"), Columns(kind="total"), Columns("SMILES"), Columns(energy="g4mp2_atom")):
+        read_smiles_csv(path, columns)
+    assert read_smiles_csv(path, Columns(unit="ev")).energies.item() == pytest.approx(-0.7)
+    assert len(list(cache_folder("molecules").iterdir())) == 6
 
 
 def as_in_the_library(molecules):

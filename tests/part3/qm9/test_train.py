@@ -30,7 +30,7 @@ from part3.qm9.data import get_labels, get_mlp_features, split_and_scale
 from part3.qm9.molecules import HARTREE, KCAL_PER_MOL, Molecules
 from part3.qm9.networks import GNN, MLP, build_model
 from part3.qm9.sources import BUILT_IN, read_built_in, read_table
-from part3.qm9.train import compute_loss, evaluate_model, parse_arguments, permute_indices, schedule
+from part3.qm9.train import compute_loss, evaluate_model, parse_arguments, permute_indices, read_source, schedule
 from tests.harness import (
     ENVIRONMENT,
     POSIX,
@@ -98,6 +98,8 @@ def test_the_run_folder(reference):
         "metrics.csv",
         "events",
         "checkpoint.pt",
+        "checkpoint.previous.pt",
+        ".lock",
         "best.pt",
         "result.json",
         "curves.png",
@@ -227,7 +229,7 @@ def test_unfit_resumptions_are_named(reference, tmp_path, monkeypatch, capsys):
 
     assert "was trained with --max_ring 6, not 5" in resume("--max_ring", "5")
     assert "was trained with --epochs 3, not 4" in resume("--epochs", "4")  # the cosine depends on all steps
-    monkeypatch.setattr("part3.qm9.sources.CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     table = tmp_path / "table.csv"
     table.write_bytes(BUILT_IN.read_bytes())
     words = [*FLAT, "--smiles_csv", table, "--run_dir", tmp_path / "run"]
@@ -235,8 +237,15 @@ def test_unfit_resumptions_are_named(reference, tmp_path, monkeypatch, capsys):
     moved = table.rename(tmp_path / "moved.csv")
     train_here([*FLAT, "--smiles_csv", moved, "--run_dir", tmp_path / "run", "--resume"], monkeypatch)
     table.write_text(BUILT_IN.read_text().replace("C,-0.625083", "C,-0.625084"))
-    assert "was trained on other molecules" in one_line(train(*words, "--resume"))
+    assert "was trained on other molecules or energies" in one_line(train(*words, "--resume"))
     assert "already holds a run" in fail_here(words, monkeypatch, capsys)
+    lines = [f"C;{line.replace(',', ';')}" for line in BUILT_IN.read_text().splitlines()[1:]]
+    table.write_text("\n".join(["all;SMILES;E", *lines, ""]))  # the same molecules by other names
+    named = [*words, "--energy_column", "E", "--resume"]
+    train_here(named, monkeypatch)
+    for other in (["--smiles_column", "all"], ["--energy_unit", "eV"], ["--energy_kind", "total"]):
+        with pytest.raises(CommandError, match="was trained on other molecules or energies"):
+            train_here([*named, *other], monkeypatch)
 
 
 def test_divergence_stops_with_a_clear_line(tmp_path, monkeypatch, capsys):
@@ -261,7 +270,12 @@ def test_divergence_stops_with_a_clear_line(tmp_path, monkeypatch, capsys):
             "no.csv does not exist: a table with the columns smiles and g4mp2_atom or u0 is expected",
         ),
         (["--smiles_csv", "LICENSE"], "LICENSE lacks a column"),
-        (["--smiles_csv", "common"], "common does not exist"),
+        (["--smiles_csv", "common"], "common is a folder"),
+        (["--smiles_csv", ""], "argument --smiles_csv: must not be empty"),
+        (["--smiles_csv", "a.csv", "--energy_unit", "rydberg"], "argument --energy_unit: invalid choice: 'rydberg'"),
+        (["--smiles_csv", "a.csv", "--energy_kind", "free"], "argument --energy_kind: invalid choice: 'free'"),
+        (["--energy_unit", "ev"], "argument --energy_unit: is about the table of --smiles_csv, which is not given"),
+        (["--dataset", "qm9", "--energy_column", "u0"], "argument --energy_column: is about the table of"),
         (["--smiles_csv", "a.csv", "--dataset", "qm9"], "not allowed with argument"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--resume", "--run_dir", "part1"], "part1 holds no run that could be resumed"),
@@ -274,7 +288,7 @@ def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
 def test_every_flag_changes_something(tmp_path, monkeypatch):
     """Each argument alters the weights or the log of an otherwise equal run."""
     monkeypatch.setattr(part3.qm9.train, "draw", lambda *arguments: None)
-    monkeypatch.setattr("part3.qm9.sources.CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     table = tmp_path / "table.csv"
     table.write_text("\n".join(BUILT_IN.read_text().splitlines()[:60]) + "\n")
     base = {"mlp": FLAT[:-1], "gnn": GRAPH}
@@ -397,6 +411,16 @@ def test_with_a_rising_validation_loss_the_first_weights_are_kept(tmp_path, monk
 def test_schedules():
     assert [schedule("constant", step, 4) for step in range(4)] == [1, 1, 1, 1]
     assert [schedule("cosine", step, 4) for step in range(4)] == pytest.approx([1, 0.853553, 0.5, 0.146447], rel=1e-5)
+
+
+def test_the_table_arguments_reach_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    table = tmp_path / "table.csv"
+    table.write_text("s\te\nC\t-16.3\n")
+    words = ["--smiles_csv", str(table), "--smiles_column", "S", "--energy_column", "E", "--energy_unit", "eV"]
+    assert read_source(parse_arguments(words), None).energies.item() == pytest.approx(-16.3)
+    energy = read_source(parse_arguments([*words, "--energy_kind", "total"]), None).energies.item()
+    assert energy == pytest.approx(-16.3 + (37.846772 + 4 * 0.500273) * HARTREE)
 
 
 def test_a_table_is_refused_in_a_function_as_well():
