@@ -7,6 +7,7 @@ several processes train together, only process 0 opens, reads and writes the fol
 """
 
 import csv
+import errno
 import io
 import json
 import os
@@ -38,6 +39,7 @@ from common.paths import ROOT, readable, short_path
 # Arguments that may differ when a run is resumed, since none of them changes a step. (A data folder may have moved; the
 # script itself must check that its content is still the same.)
 FREE_ARGUMENTS = {"run_dir", "resume", "device", "data_dir"}
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what a file system says that has none
 CHECKPOINT, PREVIOUS, LOCK = "checkpoint.pt", "checkpoint.previous.pt", ".lock"
 
 
@@ -240,23 +242,23 @@ class RunFolder:
             raise CommandError(f"{self} is not empty (it holds {readable(found[0])}): choose another --run_dir")
 
     def _take_lock(self) -> None:
-        """Lock the folder until the block, or the process, has ended.
+        """Lock the folder until the block, or the process, has ended; on a file system without locks do nothing.
 
         Raises:
             CommandError: another process has it.
         """
         path = self.path / LOCK
         check_replaceable(path)
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
         self._lock = FileLock(path)
         try:
-            self._lock.acquire(blocking=False)
+            self._lock.acquire(timeout=0)
         except Timeout:
-            try:
-                holder = path.read_text(encoding="utf-8").strip()
-            except (OSError, ValueError):
-                holder = ""
             in_use = f"{self} is in use by {holder or 'another process'}"
             raise CommandError(f"{in_use}: wait until that has ended, or choose another --run_dir") from None
+        except (NotImplementedError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+                raise
         path.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
 
     def _load_checkpoint(self) -> dict[str, Any] | None:

@@ -116,7 +116,7 @@ def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
     unchanged.
 
     Raises:
-        ValueError: another shape, or a digit that is not below `input_dim`.
+        ValueError: another shape, or a digit that is not whole or not below `input_dim`.
     """
     if digits.dim() == 3 and digits.shape[2] == input_dim:
         return digits
@@ -126,6 +126,7 @@ def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
         )
     if input_dim == 1:
         return digits.unsqueeze(2)
-    if digits.numel() and (digits.min() < 0 or digits.max() >= input_dim):
-        raise ValueError(f"one-hot vectors of size {input_dim} need digits from 0 to {input_dim - 1}")
-    return F.one_hot(digits.long(), input_dim)
+    whole = digits.long()
+    if digits.numel() and (whole.min() < 0 or whole.max() >= input_dim or (whole != digits).any()):
+        raise ValueError(f"one-hot vectors of size {input_dim} need whole digits from 0 to {input_dim - 1}")
+    return F.one_hot(whole, input_dim)

@@ -5,12 +5,12 @@
 Papers mostly cite papers of their own field, so the few labelled ones tell something about their neighbours. The
 Planetoid files (Yang et al. 2016) are Python pickles, and a pickle is a program: each file must have the sha256 in
 assets/planetoid.sha256, and even then the unpickler that reads it can make only arrays, lists and dictionaries.
+`part3/tables.py` reads other graphs.
 """
 
-import pickle
+import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from common.data import find_data
-from common.errors import InputError
 from common.machine import seeded_generator
 from common.paths import short_path
+from common.pickles import load_pickle
 from part3.graph import SparseMatrix, adjacency, identity
 
 CITATION_GRAPHS = ("cora", "citeseer", "pubmed")
@@ -69,11 +69,12 @@ class LabelledGraph:
     """A graph of N nodes, split into training, validation and test nodes.
 
     Attributes:
-        A: (N, N) adjacency, symmetric, zeros and ones, without self-loops.
-        features: (N, d), sparse; each row sums to 1, or is empty.
+        A: (N, N) adjacency, zeros and ones, without self-loops; symmetric unless the graph is directed.
+        features: (N, d), sparse; in the graphs of this file each row sums to 1, or is empty.
         labels: (N,) int64 classes; -1 where the class is not known.
         num_classes: K.
         train, validation, test: the numbers of the nodes in each.
+        ids, classes: names of the N nodes and of the K classes; by default their numbers.
     """
 
     name: str
@@ -84,6 +85,22 @@ class LabelledGraph:
     train: Tensor
     validation: Tensor
     test: Tensor
+    ids: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ids = self.ids or [str(node) for node in range(len(self.labels))]
+        self.classes = self.classes or [str(number) for number in range(self.num_classes)]
+
+    def checksum(self) -> str:
+        """Return the sha256 of everything but the graph's name, in hexadecimal."""
+        checksum = hashlib.sha256(repr((self.ids, self.classes, self.A.shape, self.features.shape)).encode())
+        X = self.features
+        parts = (self.A.rows, self.A.columns, X.rows, X.columns, X.values, self.labels)
+        for part in (*parts, self.train, self.validation, self.test):
+            checksum.update(f"{len(part)} of {part.dtype}".encode())
+            checksum.update(part.cpu().contiguous().numpy().tobytes())
+        return checksum.hexdigest()
 
 
 def load_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
@@ -112,6 +129,8 @@ def karate_club() -> LabelledGraph:
         train=torch.tensor([INSTRUCTOR, ADMINISTRATOR]),
         validation=torch.empty(0, dtype=torch.int64),
         test=torch.arange(1, CLUB_SIZE - 1),
+        ids=[str(member + 1) for member in range(CLUB_SIZE)],  # Zachary counts from 1
+        classes=["the instructor", "the administrator"],
     )
 
 
@@ -140,11 +159,14 @@ def citation_graph(name: str, data_dir: str | None = None) -> LabelledGraph:
 
 
 def random_split(graph: LabelledGraph, seed: int) -> LabelledGraph:
-    """Return the graph with random training, validation and test nodes, as many as in the public split."""
+    """Return the graph with random training, validation and test nodes, as many as it has.
+
+    Of each class as many are drawn for training as the graph has; validation and test nodes whatever their class.
+    """
     order = torch.randperm(len(graph.labels), generator=seeded_generator(seed, "split"))
     order = order[graph.labels[order] >= 0]
-    a_class = len(graph.train) // graph.num_classes
-    train = torch.cat([order[graph.labels[order] == label][:a_class] for label in range(graph.num_classes)])
+    counts = graph.labels[graph.train].bincount(minlength=graph.num_classes).tolist()
+    train = torch.cat([order[graph.labels[order] == label][:count] for label, count in enumerate(counts)])
     others = order[~torch.isin(order, train)]
     validation, others = others[: len(graph.validation)], others[len(graph.validation) :]
     return replace(graph, train=train, validation=validation, test=others[: len(graph.test)])
@@ -177,7 +199,7 @@ def read_part(name: str, part: str, data_dir: str | None = None) -> Any:
     content = path.read_bytes()
     if part == "test.index":
         return np.array(content.split(), dtype=np.int64)
-    return PlanetoidUnpickler.load_bytes(content, short_path(path))
+    return load_pickle(content, short_path(path), ADMITTED)
 
 
 class CompressedRows:
@@ -189,34 +211,7 @@ class CompressedRows:
     _shape: tuple[int, int]
 
 
-class PlanetoidUnpickler(pickle.Unpickler):
-    """Reads what the Planetoid files hold: NumPy arrays, sparse matrices, and a dictionary of lists.
-
-    A pickle that names any other function or class is refused before anything is called.
-    """
-
-    ADMITTED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("scipy.sparse.csr", "csr_matrix"): CompressedRows,
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "list"): list,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
-        return self.ADMITTED[module, name]
-
-    @classmethod
-    def load_bytes(cls, content: bytes, name: str) -> Any:
-        """Return what a pickle holds.
-
-        Raises:
-            ValueError: it is damaged, or names something that these files do not need.
-        """
-        try:
-            return cls(BytesIO(content), encoding="latin1", fix_imports=False).load()
-        except Exception as error:  # a damaged pickle raises nearly any type
-            raise InputError(f"{name} is refused: not a Planetoid file ({type(error).__name__}: {error})") from None
+ADMITTED = {  # what the files name beyond arrays and lists
+    ("scipy.sparse.csr", "csr_matrix"): CompressedRows,
+    ("collections", "defaultdict"): defaultdict,
+}

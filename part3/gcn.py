@@ -111,19 +111,25 @@ def check_input(A: SparseMatrix, H: Tensor | SparseMatrix, W: Tensor) -> None:
             "the graph must be an (N, N) SparseMatrix, which adjacency(edges) makes from its edges, "
             f"not a {type(A).__name__} {tuple(getattr(A, 'shape', ()))}"
         )
-    expected, dtype = (A.shape[0], W.shape[0]), H.values.dtype if isinstance(H, SparseMatrix) else H.dtype
-    if tuple(H.shape) != expected or dtype != W.dtype:
+    expected, values = (A.shape[0], W.shape[0]), H.values if isinstance(H, SparseMatrix) else H
+    if not isinstance(values, Tensor) or tuple(H.shape) != expected or values.dtype != W.dtype:
+        found = f"{tuple(H.shape)} of {values.dtype}" if isinstance(values, Tensor) else f"a {type(H).__name__}"
         raise ValueError(
             f"the features must be {expected} of {W.dtype}, as many rows as the graph has nodes and as many columns as "
-            f"the layer has inputs, not {tuple(H.shape)} of {dtype}"
+            f"the layer has inputs, not {found}"
         )
 
 
 def drop(H: Tensor | SparseMatrix, probability: float, training: bool) -> Tensor | SparseMatrix:
-    """Return H with dropout; in a sparse H only the entries that are listed need a random number."""
-    if isinstance(H, SparseMatrix):
-        return H.with_values(F.dropout(H.values, probability, training))
-    return F.dropout(H, probability, training)
+    """Return H with dropout; in a sparse H only the entries that are listed need a random number.
+
+    What cannot be features is returned as it is: `check_input` refuses it.
+    """
+    values = H.values if isinstance(H, SparseMatrix) else H
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        return H
+    dropped = F.dropout(values, probability, training)
+    return H.with_values(dropped) if isinstance(H, SparseMatrix) else dropped
 
 
 def glorot(d: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:

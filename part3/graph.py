@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,24 +27,28 @@ class SparseMatrix:
     [[0.0, 2.0], [3.0, 0.0]]
 
     Args:
-        rows, columns: (E,) int64, in any order; entries at the same place are added.
+        rows, columns: (E,) integers of any type, tensors or arrays, in any order; entries at the same place are added.
         values: (E,), the entries; gradients flow only to those set by `with_values`.
         shape: numbers of rows and columns.
 
     Raises:
-        ValueError: rows, columns and values are not equally many, or an index lies outside the shape.
+        ValueError: rows, columns and values are not equally many, an index is no integer, or lies outside the shape.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]):
+        rows, columns, values = as_indices(rows, "rows"), as_indices(columns, "columns"), torch.as_tensor(values)
         sizes = [tuple(part.shape) for part in (rows, columns, values)]
-        if sizes != [(len(rows),)] * 3:
+        if rows.dim() != 1 or sizes != [sizes[0]] * 3:
             raise ValueError(f"rows, columns and values must be (E,) each, not {', '.join(map(str, sizes))}")
+        if len(shape) != 2:
+            raise ValueError(f"the shape must be the numbers of rows and columns, not {shape!r}")
+        shape = (as_size(shape[0], "the number of rows"), as_size(shape[1], "the number of columns"))
         for name, index, size in (("row", rows, shape[0]), ("column", columns, shape[1])):
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < size:
                 found = f"{int(index.min())} to {int(index.max())}"
                 raise ValueError(f"{name} indices must lie between 0 and {size - 1}, not {found}")
         places, position = (rows * shape[1] + columns).unique(return_inverse=True)  # sorted: row by row
-        self.rows, self.columns, self.shape = places // shape[1], places % shape[1], (shape[0], shape[1])
+        self.rows, self.columns, self.shape = places // max(shape[1], 1), places % max(shape[1], 1), shape
         self.values = values.new_zeros(len(places)).index_add(0, position, values)
         self._prepare()
 
@@ -134,7 +139,10 @@ def row_begins(rows: Tensor, num_rows: int) -> Tensor:
 
 
 def adjacency(
-    edges: Tensor | Iterable[tuple[int, int]], num_nodes: int | None = None, dtype: torch.dtype = torch.float32
+    edges: Tensor | Iterable[tuple[int, int]],
+    num_nodes: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    directed: bool = False,
 ) -> SparseMatrix:
     """Return A of the undirected graph with these edges: symmetric, zeros and ones, with an empty diagonal.
 
@@ -145,45 +153,90 @@ def adjacency(
     `add_self_loops` gives one to each node.
 
     Args:
-        edges: pairs of node numbers; or a tensor, which must be (2, E), as PyTorch Geometric's edge_index (of one that
-            is (E, 2), take `edges.t()`).
+        edges: pairs of node numbers; or a tensor or array of integers, which must be (2, E), as PyTorch Geometric's
+            edge_index (of one that is (E, 2), take `edges.t()`).
         num_nodes: N; by default the largest number in an edge, plus 1.
+        directed: A_ij = 1 only where an edge leads from node j, its first, to node i, its second.
 
     Raises:
         ValueError: the edges have another form, or there is no node of that number.
     """
     edges = as_edge_index(edges)
+    smallest, largest = (int(edges.min()), int(edges.max())) if edges.numel() else (0, -1)
     if num_nodes is None:
         if not edges.numel():
             raise ValueError("of a graph without edges num_nodes must be given")
-        num_nodes = int(edges.max()) + 1
+        num_nodes = largest + 1
+    num_nodes = as_size(num_nodes, "num_nodes")
+    if smallest < 0:
+        raise ValueError(f"an edge names node {smallest}: nodes are numbered from 0")
+    if largest >= num_nodes:
+        raise ValueError(f"an edge names node {largest}, but num_nodes is {num_nodes}: nodes are numbered from 0")
     edges = edges[:, edges[0] != edges[1]]
-    rows, columns = torch.cat([edges, edges.flip(0)], dim=1)
+    rows, columns = edges.flip(0) if directed else torch.cat([edges, edges.flip(0)], dim=1)
     A = SparseMatrix(rows, columns, torch.ones(len(rows), dtype=dtype, device=rows.device), (num_nodes, num_nodes))
     return A.with_values(torch.ones_like(A.values))
 
 
 def as_edge_index(edges: Tensor | Iterable[tuple[int, int]]) -> Tensor:
     """Return the edges, given as `adjacency` takes them, as a (2, E) int64 tensor."""
+    expected = "edges must be a (2, E) tensor of int64, as PyTorch Geometric's edge_index, or a list of pairs"
+    if hasattr(edges, "tocoo") or isinstance(edges, SparseMatrix):
+        hint = "numpy.array(A.nonzero())" if hasattr(edges, "tocoo") else "torch.stack([A.columns, A.rows])"
+        raise ValueError(f"{expected}, not a {type(edges).__name__}: of a matrix A, {hint} is (2, E)")
     if not hasattr(edges, "shape"):
+        if not isinstance(edges, Iterable):
+            raise ValueError(f"{expected}, not {edges!r}")
         pairs = list(edges)
         for pair in pairs:
-            if not (isinstance(pair, Sequence) and len(pair) == 2 and all(isinstance(node, Integral) for node in pair)):
+            if not (isinstance(pair, Sequence) and len(pair) == 2 and all(map(is_node_number, pair))):
                 raise ValueError(f"an edge must be a pair of node numbers, not {pair!r}")
         return torch.tensor(pairs, dtype=torch.int64).reshape(-1, 2).t()
-    index = torch.as_tensor(edges)
-    if index.dim() != 2 or len(index) != 2 or index.is_floating_point() or index.dtype == torch.bool:
-        hint = ": edges.t() is (2, E)" if index.dim() == 2 and index.shape[1] == 2 else ""
-        raise ValueError(
-            "edges must be a (2, E) tensor of int64, as PyTorch Geometric's edge_index, or a list of pairs, "
-            f"not a {tuple(index.shape)} tensor of {str(index.dtype).removeprefix('torch.')}{hint}"
-        )
+    shape = tuple(edges.shape)  # type: ignore[union-attr]
+    if len(shape) != 2 or shape[0] != 2:
+        hint = ": edges.t() is (2, E)" if len(shape) == 2 and shape[1] == 2 else ""
+        raise ValueError(f"{expected}, not a {shape} tensor of {type_name(edges)}{hint}")
+    return as_indices(edges, "edges")
+
+
+def is_node_number(node: Any) -> bool:
+    return isinstance(node, Integral) and not isinstance(node, bool) and abs(int(node)) < 2**63
+
+
+def as_indices(index: Any, name: str) -> Tensor:
+    """Return integers of any type as int64: in narrower types `row * columns + column` would overflow without a word.
+
+    Raises:
+        ValueError: they are no integers, or too large for int64.
+    """
+    if not isinstance(index, Tensor):
+        try:
+            index = np.asarray(index)
+        except ValueError:  # lists of different lengths
+            raise ValueError(f"{name} must be a tensor or an array of integers, not nested lists") from None
+        index = index.astype(np.int64) if index.size == 0 and index.dtype == np.float64 else index  # of []
+        if index.dtype.kind not in "iu" or (index.dtype == np.uint64 and index.size and index.max() >= 2**63):
+            raise ValueError(f"{name} must be integers below 2^63, not {index.dtype}")
+        return torch.from_numpy(index.astype(np.int64))
+    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, not {type_name(index)}")
     return index.long()
+
+
+def as_size(number: Any, name: str) -> int:
+    """Return a number of rows, columns or nodes; raise a ValueError unless it is an integer of at least 0."""
+    if not is_node_number(number) or number < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, not {number!r}")
+    return int(number)
+
+
+def type_name(values: Any) -> str:
+    return str(getattr(values, "dtype", type(values).__name__)).removeprefix("torch.")
 
 
 def identity(num_nodes: int, dtype: torch.dtype = torch.float32) -> SparseMatrix:
     """Return the (N, N) identity: a graph without edges, in which every node receives its own message only."""
-    diagonal = torch.arange(num_nodes)
+    diagonal = torch.arange(as_size(num_nodes, "num_nodes"))
     return SparseMatrix(diagonal, diagonal, torch.ones(num_nodes, dtype=dtype), (num_nodes, num_nodes))
 
 
@@ -201,9 +254,14 @@ def normalise(A: SparseMatrix, how: str = "symmetric") -> SparseMatrix:
         how: "symmetric", D^-1/2 A D^-1/2 (equation 19), or "random_walk", D^-1 A, which takes means over neighbours.
 
     Raises:
-        ValueError: another `how`.
+        ValueError: another `how`, A is not square, or a degree is negative or not finite.
     """
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"the adjacency must be (N, N), not {A.shape}")
     degree = A.row_sums()
+    if not bool(((degree >= 0) & (degree < torch.inf)).all()):
+        found = degree[~((degree >= 0) & (degree < torch.inf))][0].item()
+        raise ValueError(f"the degrees (sums of the rows of A) must be finite and at least 0, not {found}")
     if how == "symmetric":
         scale = torch.where(degree > 0, degree.rsqrt(), 0)
         return A.with_values(A.values * scale[A.rows] * scale[A.columns])
@@ -213,7 +271,13 @@ def normalise(A: SparseMatrix, how: str = "symmetric") -> SparseMatrix:
 
 
 def distances(A: SparseMatrix, node: int) -> Tensor:
-    """Return (N,) int64: each node's distance from `node` in hops, by breadth-first search; -1 without a path."""
+    """Return (N,) int64: each node's distance from `node` in hops, by breadth-first search; -1 without a path.
+
+    Raises:
+        ValueError: there is no such node.
+    """
+    if not is_node_number(node) or not 0 <= node < A.shape[0]:
+        raise ValueError(f"the node must lie between 0 and {A.shape[0] - 1}, not {node!r}")
     distance = torch.full((A.shape[0],), -1)
     frontier = torch.tensor([node])
     hops = 0

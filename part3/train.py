@@ -3,52 +3,62 @@
     python part3/train.py                                            the karate club, in seconds
     python part3/train.py --dataset cora --model gcn --runs 100      Kipf and Welling's table
     python part3/train.py --dataset cora --model gat --runs 100      Veličković et al.'s
+    python part3/train.py --nodes nodes.csv --edges edges.csv        your own graph: see part3/tables.py
 
 Every step sees the whole graph; the loss is the cross-entropy of the training nodes, with dropout on, which validation
 has off. The weights are kept at each epoch at which both loss and accuracy on the validation nodes are the best so far,
 and the weights kept last are tested. Training stops when neither has been the best so far for `patience` epochs. (The
 karate club has no validation nodes: the last weights are tested.) Run k starts from seed + k; with `--split random` it
-also draws its own training, validation and test nodes. The defaults are those of the papers.
+also draws its own training, validation and test nodes. What the last run's weights say of each node is written to the
+run folder's predictions.csv, and a small graph is drawn. The defaults are those of the papers.
 """
 
 import copy
 import math
 import sys
+import warnings
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
+if not __package__:  # run as a script
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from common.interrupts import exit_on_interrupt
+
+    exit_on_interrupt()  # while the imports below take their time
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-if not __package__:  # run as a script
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
     non_negative_float,
-    non_negative_int,
+    path_name,
     positive_float,
     positive_int,
     run_command,
+    seed_number,
 )
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
+from common.paths import readable
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, default_interval
-from part3.citation import CITATION_GRAPHS, CLUB_SIZE, LabelledGraph, load_graph, random_split
+from part3.citation import CITATION_GRAPHS, LabelledGraph, load_graph, random_split
 from part3.gat import GAT
 from part3.gcn import GCN
 from part3.graph import SparseMatrix, add_self_loops, identity, normalise
+from part3.tables import read_graph, write_predictions
 
 # Kipf and Welling (2017), section 5.2, and Veličković et al. (2018), section 3.3; the MLP is the GCN without its edges.
 GCN_DEFAULTS = {"num_hidden": 16, "dropout": 0.5, "weight_decay": 5e-4, "learning_rate": 0.01, "epochs": 200}
 GAT_DEFAULTS = {"num_hidden": 8, "dropout": 0.6, "weight_decay": 5e-4, "learning_rate": 0.005, "epochs": 1000}
 DEFAULTS = {"gcn": GCN_DEFAULTS, "gat": GAT_DEFAULTS, "mlp": GCN_DEFAULTS}
 PUBMED_GAT_DEFAULTS = {"weight_decay": 1e-3, "learning_rate": 0.01, "output_heads": 8}
+MAX_DRAWN, MAX_NAMED = 300, 60  # nodes of a graph that is drawn, and of one that is drawn with names
 COLUMNS = ("run", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy")
 
 
@@ -82,15 +92,19 @@ def main() -> None:
 
 def train(args: Namespace) -> None:
     # Data and model
-    device, graph = get_device(args.device), load_graph(args.dataset, args.data_dir)
+    device, graph = get_device(args.device), chosen_graph(args)
     A = propagation_matrix(graph.A, args.model, args.normalisation).to(device)
     features, labels = graph.features.to(device), graph.labels.to(device)
     sizes = [features.shape[1], *[args.num_hidden] * (args.num_layers - 1), graph.num_classes]
     model = build_model(args.model, sizes, args.dropout, args.heads, args.output_heads).to(device)
 
-    run = RunFolder(args, f"part3/{args.dataset}_{args.model}_seed{args.seed}", COLUMNS, free_arguments=("runs",))
+    name = f"{args.dataset or graph.name}_{args.model}_seed{args.seed}"
+    run = RunFolder(args, "part3/train.py", name, COLUMNS, free_arguments=("runs", "nodes", "edges"))
+    checksum = graph.checksum()
+    if run.keep("graph", checksum) != checksum:
+        raise CommandError(f"{run} was trained on another graph: resume it with its own")
     state = State()
-    with Training(run, args.runs * args.epochs, state, args.dataset, model=model) as training:
+    with Training(run, args.runs * args.epochs, state, graph.name, model=model) as training:
         for k in range(len(state.accuracies), args.runs):
             # Run k: split, weights and optimizer, all from its own seed
             split = split_of_run(graph, args.split, args.seed + k)
@@ -137,6 +151,8 @@ def train(args: Namespace) -> None:
             training.end_step({}, log=False, checkpoint=True)
 
         # Result
+        last = split_of_run(graph, args.split, args.seed + len(state.accuracies) - 1)
+        write_predictions(run.path / "predictions.csv", last, predict(model, A, features))
         result = {
             "test_accuracy": mean(state.accuracies),
             "confidence_interval": confidence_interval(state.accuracies),
@@ -146,19 +162,19 @@ def train(args: Namespace) -> None:
         }
         run.write_result(result)
         run.draw_curves("validation", args.epochs, noise="dropout" if args.dropout else None)  # of the first run
-        if args.dataset == "karate":
-            last = split_of_run(graph, args.split, args.seed + len(state.accuracies) - 1)
-            draw_club(model.cpu(), A.to(torch.device("cpu")), last, run.path / "club")
-    describe(args.dataset, args.model, graph, state, str(run))
+        if len(graph.labels) <= MAX_DRAWN:
+            figure = "club" if args.dataset == "karate" else "graph"
+            draw_graph(model.cpu(), A.to(torch.device("cpu")), last, run.path / figure)
+    describe(args.model, graph, state, str(run))
 
 
-def describe(dataset: str, model: str, graph: LabelledGraph, state: State, run: str) -> None:
+def describe(model: str, graph: LabelledGraph, state: State, run: str) -> None:
     num_runs, interval = len(state.accuracies), confidence_interval(state.accuracies)
     spread = "" if interval is None else f", the mean of {num_runs} runs, 95 % interval ± {interval:.4f}"
     print(
-        f"{dataset}, {model}: accuracy {mean(state.accuracies):.4f} on {len(graph.test):,} unlabelled nodes, from "
-        f"{len(graph.train)} labelled ones{spread}; {mean(state.epochs):.0f} epochs, {state.seconds / num_runs:.1f} s "
-        f"a run; run folder {run}"
+        f"{graph.name}, {model}: accuracy {mean(state.accuracies):.4f} on {len(graph.test):,} test nodes, from "
+        f"{len(graph.train):,} training nodes{spread}; {mean(state.epochs):.0f} epochs, "
+        f"{state.seconds / num_runs:.1f} s a run; run folder {run}"
     )
 
 
@@ -172,6 +188,20 @@ def evaluate(
     model.train()
     correct = logits.argmax(dim=1) == labels[nodes]
     return F.cross_entropy(logits, labels[nodes]).item(), correct.double().mean().item()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, A: SparseMatrix, features: SparseMatrix) -> Tensor:
+    """Return (N, K), the probability of each class for every node."""
+    model.eval()
+    return model(A, features).softmax(dim=1).cpu()
+
+
+def chosen_graph(args: Namespace) -> LabelledGraph:
+    """Return the graph that the arguments name: two tables, or a data set."""
+    if args.nodes:
+        return read_graph(args.nodes, args.edges, args.directed, args.seed)
+    return load_graph(args.dataset, args.data_dir)
 
 
 def split_of_run(graph: LabelledGraph, kind: str, seed: int) -> LabelledGraph:
@@ -194,39 +224,72 @@ def confidence_interval(accuracies: list[float]) -> float | None:
 
 
 @torch.no_grad()
-def draw_club(model: GCN | GAT, A: SparseMatrix, graph: LabelledGraph, path: Path) -> None:
-    """Draw the members at the first two principal components of their learnt features, with their friendships."""
+def draw_graph(model: GCN | GAT, A: SparseMatrix, graph: LabelledGraph, path: Path) -> None:
+    """Draw the nodes at the first two principal components of their learnt features, with their edges."""
+    from matplotlib.collections import LineCollection
+
     from common.figure import COLOURS, MARKERS, new_figure, save_figure
 
     model.eval()
     embedding = model.embed(A, graph.features)
     embedding = embedding.to_dense() if isinstance(embedding, SparseMatrix) else embedding  # of a model with one layer
     U, S, _ = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)
-    x, y = (U * S)[:, :2].t()  # principal components
+    places = F.pad(U * S, (0, 1))[:, :2]  # principal components; of a single feature there is one, and 0
+    x, y = places.t()
     predicted = model(A, graph.features).argmax(dim=1)
 
     figure, (axes,) = new_figure(height=3.6)
-    for i, j in zip(graph.A.rows.tolist(), graph.A.columns.tolist()):
-        axes.plot(x[[i, j]], y[[i, j]], color="0.85", linewidth=0.5, zorder=1)
-    for side, name in enumerate(("the instructor", "the administrator")):
-        members, colour, marker = graph.labels == side, COLOURS[side], MARKERS[side]
-        axes.scatter(x[members], y[members], s=50, color=colour, marker=marker, label=f"went with {name}", zorder=2)
-    wrong, label = predicted != graph.labels, "put on the wrong side"
+    lines = torch.stack([places[graph.A.rows], places[graph.A.columns]], dim=1)  # (E, 2, 2)
+    axes.add_collection(LineCollection(list(lines.numpy()), colors="0.85", linewidths=0.5, zorder=1))
+    club = path.name == "club"
+    for k, name in enumerate(graph.classes):
+        members, colour, marker = graph.labels == k, COLOURS[k % 7], MARKERS[(k + k // 7) % 7]
+        label = f"went with {name}" if club else f"class {plain(name)}"
+        axes.scatter(x[members], y[members], s=50, color=colour, marker=marker, label=label, zorder=2)
+    unknown = graph.labels < 0
+    if unknown.any():
+        axes.scatter(x[unknown], y[unknown], s=20, color="0.6", label="class not known", zorder=2)
+    wrong, label = (predicted != graph.labels) & ~unknown, f"put {'on the wrong side' if club else 'in another class'}"
     axes.scatter(x[wrong], y[wrong], s=160, facecolor="none", edgecolor="black", label=label, zorder=2)
-    axes.scatter(x[graph.train], y[graph.train], s=160, marker="*", color="black", label="label known", zorder=3)
-    for member in range(CLUB_SIZE):
-        axes.annotate(str(member + 1), (x[member], y[member]), xytext=(5, 4), textcoords="offset points", fontsize=6)
+    # The stars of a club of two leaders hide their class; those of other graphs lie inside its marker
+    size, edge, width = (160, "black", 1.0) if club else (30, "white", 0.5)
+    known_x, known_y = places[graph.train].t()
+    star = axes.scatter(known_x, known_y, s=size, marker="*", color="black", label="label known", zorder=3)
+    star.set(edgecolor=edge, linewidth=width)
+    for node, name in enumerate(graph.ids if len(graph.ids) <= MAX_NAMED else ()):
+        axes.annotate(plain(name), (x[node], y[node]), xytext=(5, 4), textcoords="offset points", fontsize=6)
     axes.set(xlabel="first principal component of the learnt features", ylabel="second")
-    axes.legend(loc="best")
-    save_figure(figure, path)
+    if club:
+        axes.legend(loc="best")
+    else:
+        figure.legend(loc="outside right upper", ncols=1 + len(graph.classes) // 14)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the fonts lack
+        save_figure(figure, path)
+
+
+def plain(name: str) -> str:
+    """Return a name as a figure shows it: short, and without formulas."""
+    return readable(name[:20] + ("..." if len(name) > 20 else "")).replace("$", r"\$")
 
 
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--dataset", choices=("karate", *CITATION_GRAPHS), default="karate", help="the graph")
+    add(
+        "--nodes", type=path_name, help="your own graph's nodes, a CSV table with columns id, label, split and features"
+    )
+    add("--edges", type=path_name, help="your own graph's edges, a CSV table with columns source and target")
+    add("--directed", action="store_true", help="edges of your own graph lead from source to target only")
     add("--model", choices=DEFAULTS, default="gcn", help="the network; sets the defaults below; mlp: gcn without edges")
-    add("--split", choices=("public", "random"), default="public", help="random: a new split for each run")
+    add(
+        "--split",
+        choices=("public", "random"),
+        default="public",
+        help="random: a new split for each run; public: the data's own, or for a table without one 60 %% of the "
+        "labelled nodes of each class for training, 20 %% for validation and 20 %% for the test, drawn from the seed",
+    )
     add("--runs", type=positive_int, default=1, help="number of trainings, each from its own seed")
     add("--num_hidden", type=positive_int, help="features of a node between layers; gat: of each head")
     add("--num_layers", type=positive_int, default=2, help="number of layers: how many hops information travels")
@@ -244,9 +307,9 @@ def build_parser() -> ArgumentParser:
         default=100,
         help="stop a run after this many epochs without a better validation loss or accuracy",
     )
-    add("--seed", type=non_negative_int, default=0, help="seed of the first run's weights, dropout and random split")
+    add("--seed", type=seed_number, default=0, help="seed of the first run's weights, dropout and random split")
     add("--print_every", type=positive_int, help="epochs between two logged ones; default a twentieth, at most 10")
-    add("--data_dir", help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3")
     parser.set_defaults(**GCN_DEFAULTS)  # what --help shows
     return parser
@@ -258,7 +321,16 @@ def parse_arguments() -> Namespace:
     parser.set_defaults(**DEFAULTS[chosen.model])
     if (chosen.dataset, chosen.model) == ("pubmed", "gat"):
         parser.set_defaults(**PUBMED_GAT_DEFAULTS)
+    own_graph = chosen.nodes or chosen.edges
+    if own_graph:
+        parser.set_defaults(dataset=None)
     args = parser.parse_args()
+    if own_graph and args.dataset:
+        parser.error(f"--nodes and --edges are a graph of their own: leave out --dataset {args.dataset}")
+    if own_graph and not (args.nodes and args.edges):
+        parser.error(f"--{'nodes' if args.nodes else 'edges'} also needs --{'edges' if args.nodes else 'nodes'}")
+    if args.directed and not own_graph:
+        parser.error("--directed is for a graph of --nodes and --edges")
     args.print_every = args.print_every or default_interval(args.epochs, 10)
     return args
 

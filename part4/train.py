@@ -53,8 +53,9 @@ from common.errors import CommandError
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, TrainingBatches, default_interval
-from part4.cifar10 import DATASETS, Images, augment, load_images, normalise, to_unit
+from part4.cifar10 import DATASETS, augment, load_images, normalise, to_unit
 from part4.networks import ARCHITECTURES, PRECISIONS, STEMS, get_model, products_in
+from part4.sources import Images
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 EPOCHS, MILESTONES, DECAY = 150, (90, 135), 0.1  # of the handout's schedule

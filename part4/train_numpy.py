@@ -39,7 +39,7 @@ from common.command import (
 from common.errors import CommandError
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, TrainingBatches, default_interval
-from part4.cifar10 import CLASSES, DATASETS, SIDE, ImageData, Images, load_images, normalise, to_unit
+from part4.cifar10 import DATASETS, ImageData, load_images, normalise, to_unit
 from part4.numpy_network import (
     Weights,
     draw_weights,
@@ -48,6 +48,7 @@ from part4.numpy_network import (
     network_forward,
     softmax_cross_entropy,
 )
+from part4.sources import CLASSES, SIDE, Images
 
 MODELS = {"network": "", "linear": "linear_"}  # the prefix of each model's columns
 COLUMNS = (

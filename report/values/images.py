@@ -1,6 +1,7 @@
 """From part4_training, part4_curves, part4_robustness, part4_corruption_errors, part4_numpy and benchmark_part4."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 
@@ -88,6 +89,8 @@ def of_robustness(rows: Rows) -> dict[str, str]:
         for corruption, key in KEYS.items():
             at = [accuracy[model, corruption, severity] for severity in SEVERITIES]
             drops[corruption] = clean - mean(at)
+            steps = [fixed(100 * (before - after), 1) for before, after in pairwise([clean, *at])]
+            found[f"{short(model)}-{key}-steps"] = f"{', '.join(steps[:-1])} and {steps[-1]}"
             found |= {f"{short(model)}-{key}-{severity}": percent(a, 1) for severity, a in zip(SEVERITIES, at)}
             found[f"{short(model)}-{key}-drop"] = fixed(100 * drops[corruption], 1)
         names = sorted(drops, key=lambda corruption: -drops[corruption])

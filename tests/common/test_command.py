@@ -131,10 +131,15 @@ def test_output_that_nobody_reads_or_that_is_closed_is_no_error():
 
 @POSIX
 def test_ctrl_c_during_imports_is_one_line():
-    code = (
-        "import os, signal\nfrom common.interrupts import exit_on_interrupt\nexit_on_interrupt()\n"
-        "os.kill(os.getpid(), signal.SIGINT)\nimport torch\nprint('not reached')"
-    )
+    code = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell switches it off for what runs in the background
+from common.interrupts import exit_on_interrupt
+exit_on_interrupt()
+os.kill(os.getpid(), signal.SIGINT)
+import torch
+print("not reached")
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "-c: interrupted\n")

@@ -101,7 +101,8 @@ def main():
 run_command(main)
 """
 EXPERIMENT = """
-import pathlib, sys
+import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell switches it off for what runs in the background
 sys.path.insert(0, {root!r})
 from common.command import run_command
 from common.jobs import Job, run_locally

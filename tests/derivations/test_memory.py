@@ -101,6 +101,23 @@ def test_a_common_factor_changes_nothing_for_adaptive_steps(name):
     assert_equal(0.01 * end("sgd", 1.0), end("sgd", 0.01))
 
 
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "adagrad"])
+def test_clipping_every_step_changes_adaptive_steps(name):
+    """Four gradients of different norms, all above the limit: clipping changes where the path ends."""
+
+    def end(max_norm):
+        parameter = nn.Parameter(torch.zeros(2))
+        optimizer = OPTIMIZERS[name]([parameter], lr=ETA)
+        for size, gradient in zip((2, 50, 3, 20), ([3.0, 1.0], [-1.0, 2.0], [2.0, 2.0], [1.0, -3.0])):
+            parameter.grad = size * torch.tensor(gradient)
+            assert nn.utils.clip_grad_norm_([parameter], max_norm) > 1
+            optimizer.step()
+        return parameter.detach()
+
+    clipped, unclipped = end(max_norm=1.0), end(max_norm=torch.inf)
+    assert (clipped - unclipped).norm() > 0.1 * unclipped.norm()
+
+
 def test_the_mean_of_the_50_best_batches_flatters():
     """Guessing at 10 classes, 10,000 batches of 128: the 50 best average 0.18, not 0.10."""
     generator = np.random.default_rng(0)

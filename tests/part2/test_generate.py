@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 
+from part2.generate import before
+from part2.model import choose, load_model
 from tests.harness import ROOT, one_line, run_script
 
 SMALL = [
@@ -50,8 +52,6 @@ def test_the_prompt_comes_first_and_length_characters_follow(trained):
 
 
 def test_it_writes_what_the_model_says(trained):
-    from part2.model import load_model
-
     model, checkpoint = load_model(trained / "book")
     prompt = torch.tensor([[checkpoint["vocabulary"].index(character)] for character in "the copy"])
     expected = "".join(checkpoint["vocabulary"][k] for k in model.complete(prompt, 60)[:, 0])
@@ -127,3 +127,67 @@ def test_checkpoints_that_hold_no_writer(trained, tmp_path):
     assert "best.pt is damaged or not a checkpoint" in one_line(write(tmp_path))
     torch.save({"step": 1, "arguments": {}}, tmp_path / "best.pt")
     assert "holds no text model" in one_line(write(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("stop", "written"),
+    [
+        ("aab", "aa"),
+        ("ab", "aaa"),
+        ("b", "aaaa"),
+        ("aaaabc", ""),
+        ("cab", "aaaab"),
+        ("abcabca", "aaa"),
+        ("abcabcabx", "aaaabcabcab"),
+        ("x", "aaaabcabcab"),
+        ("aaaaa", "aaaabcabcab"),
+    ],
+)
+def test_before_a_text(stop, written):
+    """As str.partition: whatever part of the text may be its beginning, such as aa before aab."""
+    assert "".join(before(stop, iter("aaaabcabcab"))) == written == "aaaabcabcab".partition(stop)[0]
+
+
+def test_writing_ends_before_a_text(trained):
+    words = ["--prompt", "the", "--length", 300]
+    whole = text(trained / "book", *words)
+    stop = whole[150:153]
+    assert text(trained / "book", *words, "--stop", stop) == "the" + whole[3:].partition(stop)[0] + "\n"
+    assert text(trained / "book", *words, "--stop", "\u00df") == whole
+    assert "argument --stop: must not be empty" in one_line(write(trained / "book", "--stop", ""))
+
+
+def changed(path, name, folder, change):
+    """A copy of a checkpoint with another vocabulary, of as many characters."""
+    checkpoint = torch.load(path / "best.pt", weights_only=True)
+    checkpoint["vocabulary"] = change(checkpoint["vocabulary"])
+    torch.save(checkpoint, folder / name)
+    return folder / name
+
+
+def test_characters_that_stand_for_unknown_ones_are_never_written(trained, tmp_path):
+    """The space, the commonest character, becomes U+FFFD; of the poems' rare one that is asked for."""
+    book = changed(trained / "book", "book.pt", tmp_path, lambda vocabulary: vocabulary.replace(" ", "\ufffd"))
+    for words in (["--temperature", 0], ["--temperature", 5, "--num_samples", 5], ["--prompt", "the\ufffd"]):
+        written = text(book, *words, "--length", 300)
+        assert "\ufffd" not in written.removeprefix("the\ufffd")
+    model, _ = load_model(book)
+    assert not (model.sample(50, 20, temperature=5) == torch.tensor(model.never_written)).any()
+
+    words = ["--temperature", 5, "--num_samples", 20, "--length", 100]
+    assert "□" in text(trained / "poems", *words) and "□" not in text(trained / "poems", *words, "--no_rare")
+
+
+def test_terminal_escapes_are_written_in_letters(trained, tmp_path):
+    path = changed(trained / "book", "x.pt", tmp_path, lambda text: text.replace("e", "\x1b").replace("t", "\x9b"))
+    written = text(path, "--prompt", "h\x1b", "--length", 300)
+    assert written.startswith("h\\x1b") and "\\x9b" in written and written.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-45, 1e-31, 1e-30])
+def test_the_smallest_temperatures_take_the_likeliest(temperature):
+    logits = torch.tensor([[1.0, 3.0, 2.0], [-torch.inf, -5.0, -4.0]])
+    assert choose(logits, temperature).tolist() == [1, 2]
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="the temperature must be a finite number of at least 0"):
+            choose(logits, wrong)

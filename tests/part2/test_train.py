@@ -79,6 +79,42 @@ def test_the_run_folder(reference):
         assert [text[0] for text in stage["texts"]] == [text[0] for text in samples[0]["texts"]]
 
 
+def test_the_printed_command_works_from_a_folder_with_spaces(tmp_path):
+    done = train(*SMALL, "--run_dir", tmp_path / "my 'first' run")
+    assert done.returncode == 0, done.stderr
+    command = shlex.split(done.stdout.splitlines()[-1].split("python ")[1])
+    assert run_script(*command).returncode == 0
+
+
+@pytest.mark.parametrize("source", [["--poems", "builtin", "--num_epochs", "1"], SMALL])
+def test_printing_never_ends_a_run(tmp_path, source):
+    """A stream that lacks the characters, one that nobody reads, and a full disk: the run is finished all the same."""
+    words = [*TINY, *source, "--sample_every", "1"]
+    done = train(*words, "--run_dir", tmp_path / "cp1252", env={**ENVIRONMENT, "PYTHONIOENCODING": "cp1252"})
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert ("\\u" in done.stdout) is ("--poems" in source)
+    command = [sys.executable, "part2/train.py", *words, "--run_dir", str(tmp_path / "head")]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert (process.wait(120), process.stderr.read()) == (0, b"")
+    with open("/dev/full", "w") as full:
+        done = train(*words, "--run_dir", tmp_path / "full", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode in (0, 2) and done.stderr.count("\n") == (1 if done.returncode else 0)
+    for name in ("head", "full"):
+        assert_same_run(tmp_path / name, tmp_path / "cp1252")
+
+
+def test_a_text_in_latin_1(tmp_path):
+    (tmp_path / "text.txt").write_bytes("Müßiggang ist aller Laster Anfang. ".encode("latin-1") * 50)
+    words = [*TINY, "--train_steps", "4", "--txt_file", tmp_path / "text.txt", "--run_dir", tmp_path / "run"]
+    assert "text.txt is not UTF-8 text: line 1, byte 2 is 0xfc; name its encoding" in one_line(train(*words))
+    assert not (tmp_path / "run").exists()
+    assert train(*words, "--encoding", "latin-1").returncode == 0
+    assert "ß" in torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["vocabulary"]
+
+
 def test_tensorboard_shows_samples_and_the_projector(reference):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

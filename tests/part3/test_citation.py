@@ -13,8 +13,10 @@ import torch
 
 from common.data import data_path
 from common.errors import CommandError
+from common.pickles import load_pickle
 from part3 import citation
-from part3.citation import PlanetoidUnpickler, load_graph, random_split
+from part3.citation import load_graph, random_split
+from part3.graph import adjacency
 
 NEEDS = {
     name: pytest.mark.skipif(
@@ -99,6 +101,38 @@ def test_random_splits_are_as_large_as_the_public_one_and_differ_by_seed():
     assert torch.equal(random_split(club, 3).test, splits[3].test)
 
 
+def test_random_splits_keep_each_class_s_number_of_training_nodes():
+    club = load_graph("karate")
+    club.train, club.validation, club.test = torch.tensor([0, 1, 2, 33]), torch.tensor([3]), torch.arange(4, 14)
+    split = random_split(club, 0)
+    assert split.labels[split.train].bincount().tolist() == [3, 1]
+    assert len(split.validation) == 1 and len(split.test) == 10
+
+
+def test_nodes_and_classes_have_names():
+    club = load_graph("karate")
+    assert club.ids[0] == "1" and club.ids[-1] == "34" and club.classes[0] == "the instructor"
+    club.ids, club.classes = [], []
+    assert random_split(club, 0).ids[-1] == "33" and random_split(club, 0).classes == ["0", "1"]
+
+
+@pytest.mark.parametrize("part", ["ids", "classes", "labels", "train", "test", "A", "features"])
+def test_the_checksum_is_of_everything(part):
+    club, other = load_graph("karate"), load_graph("karate")
+    assert club.checksum() == other.checksum()
+    changed = {
+        "ids": club.ids[::-1],
+        "classes": ["left", "right"],
+        "labels": 1 - club.labels,
+        "train": club.train.flip(0),
+        "test": club.test[1:],
+        "A": adjacency([(0, 1)], 34),
+        "features": club.features.with_values(2 * club.features.values),
+    }
+    setattr(other, part, changed[part])
+    assert club.checksum() != other.checksum()
+
+
 @NEEDS["citeseer"]
 def test_random_splits_of_citeseer_leave_out_nodes_without_a_class():
     split = random_split(load_graph("citeseer"), 0)
@@ -123,7 +157,7 @@ def test_a_pickle_that_names_a_function_is_refused_before_anything_is_called(tmp
     victim.write_text("alive")
     for content in (pickle.dumps(Hostile(str(victim)), protocol=2), pickle.dumps(print, protocol=2)):
         with pytest.raises(ValueError, match=r"refused.*names (posix|nt|__builtin__)\.(remove|print)"):
-            PlanetoidUnpickler.load_bytes(content, "a file")
+            load_pickle(content, "a file", citation.ADMITTED)
     assert victim.read_text() == "alive"
 
 
@@ -131,13 +165,13 @@ def test_a_pickle_that_names_a_function_is_refused_before_anything_is_called(tmp
     "content", [b"", b"no pickle", b"\x80\x02]q\x00(K\x01", pickle.dumps(np.zeros(3), protocol=2)[:-20]]
 )
 def test_a_damaged_pickle_is_refused(content):
-    with pytest.raises(ValueError, match="refused: not a Planetoid file"):
-        PlanetoidUnpickler.load_bytes(content, "a file")
+    with pytest.raises(ValueError, match="a file is refused: damaged, or no data file"):
+        load_pickle(content, "a file", citation.ADMITTED)
 
 
 def test_what_the_files_need_is_admitted():
     links = collections.defaultdict(list, {0: [1, 2]})
-    assert PlanetoidUnpickler.load_bytes(pickle.dumps(links, protocol=2), "a file") == links
+    assert load_pickle(pickle.dumps(links, protocol=2), "a file", citation.ADMITTED) == links
 
 
 @NEEDS["cora"]

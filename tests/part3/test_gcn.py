@@ -130,6 +130,12 @@ def test_graph_and_features_that_do_not_match_are_refused(Model):
     for features in (torch.rand(3, 5), torch.rand(4, 6), torch.rand(5), X.double(), identity(4)):
         with pytest.raises(ValueError, match=r"the features must be \(4, 5\) of torch\.float32, .*, not \("):
             model(A, features)
+    strange = [X.long(), X > 0, X.tolist(), X.numpy(), None, "X", A.with_values(A.values.long())]
+    for features in strange:
+        with pytest.raises(
+            ValueError, match=r"the features must be \(4, 5\) of torch\.float32, .*, not (\(4, \d\)|a \w+)"
+        ):
+            model(A, features)
     for graph, found in ((edges, r"Tensor \(2, 3\)"), (X, r"Tensor \(4, 5\)"), (A.to_dense(), r"Tensor \(4, 4\)")):
         with pytest.raises(ValueError, match=rf"the graph must be an \(N, N\) SparseMatrix, .* not a {found}"):
             model(graph, X)

@@ -1,5 +1,6 @@
 """part3/train.py as its users meet it: a whole process, its closing line, its exit code and the folder it leaves."""
 
+import csv
 import json
 import re
 import signal
@@ -22,6 +23,7 @@ from tests.harness import (
     POSIX,
     ROOT,
     assert_same_run,
+    bits,
     contents,
     failure_of,
     one_line,
@@ -30,6 +32,7 @@ from tests.harness import (
     train_under_fire,
 )
 from tests.part3.test_citation import NEEDS
+from tests.part3.test_tables import write_tables
 
 SMALL = ["--runs", "2", "--epochs", "30", "--print_every", "10"]
 
@@ -43,6 +46,11 @@ def in_process(words, monkeypatch):
     part3.train.main()
 
 
+def predictions(folder):
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """Two runs that nothing disturbed."""
@@ -50,7 +58,7 @@ def reference(tmp_path_factory):
     done = train(*SMALL, "--run_dir", folder)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert re.fullmatch(
-        r"karate, gcn: accuracy 0\.\d{4} on 32 unlabelled nodes, from 2 labelled ones, the mean of 2 runs, 95 % "
+        r"karate, gcn: accuracy 0\.\d{4} on 32 test nodes, from 2 training nodes, the mean of 2 runs, 95 % "
         r"interval ± 0\.\d{4}; 30 epochs, \d+\.\d s a run; run folder .*run\n",
         done.stdout,
     )
@@ -65,7 +73,9 @@ def test_a_short_run_has_a_curve(tmp_path, monkeypatch):
 def test_the_run_folder(reference):
     names = {re.sub(r"^events\..*", "events", path.name) for path in reference.iterdir()}
     figures = {f"{name}.{suffix}" for name in ("curves", "club") for suffix in ("png", "pdf")}
-    assert names == {"config.json", "metrics.csv", "events", "checkpoint.pt", "result.json", *figures}
+    tables = {"metrics.csv", "predictions.csv"}
+    checkpoints = {"checkpoint.pt", "checkpoint.previous.pt", ".lock"}
+    assert names == {"config.json", "events", "result.json", *checkpoints, *tables, *figures}
     metrics = read_metrics(reference / "metrics.csv")
     assert metrics["loss"] == tensorboard_losses(reference)
     assert [step for step, _ in metrics["loss"]] == list(range(10, 61, 10))
@@ -89,6 +99,12 @@ def test_the_reported_accuracy_can_be_counted_again(reference):
     logits = model(normalise(add_self_loops(graph.A)), graph.features).tolist()
     right = sum((logits[i][1] > logits[i][0]) == (graph.labels[i] == 1) for i in range(1, 33))
     assert json.loads((reference / "result.json").read_text())["accuracies"][-1] == right / 32
+    rows = predictions(reference)
+    assert [row["id"] for row in rows] == [str(member) for member in range(1, 35)]
+    assert sum(row["label"] == row["predicted"] for row in rows if row["split"] == "test") == right
+    for row, pair in zip(rows, torch.tensor(logits).softmax(dim=1).tolist()):
+        assert float(row["probability"]) == pytest.approx(max(pair), abs=1e-6)
+        assert row["predicted"] == ("the administrator" if pair[1] > pair[0] else "the instructor")
 
 
 def test_without_arguments_most_of_the_club_is_told_apart(tmp_path, monkeypatch):
@@ -109,10 +125,11 @@ def test_run_k_is_the_run_of_seed_k(reference, tmp_path, monkeypatch):
 
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
-    """Two durable writes each for config, metrics and result, and three for each run's checkpoint (metrics first)."""
-    assert train_under_fire("part3.train", "write", tmp_path, *SMALL) == 3 * 2 + 2 * 3
-    for number in range(1, 13):
+    """Two durable writes each for config, metrics, predictions, result; three for each checkpoint, one for its move."""
+    assert train_under_fire("part3.train", "write", tmp_path, *SMALL) == 4 * 2 + 2 * 3 + 1
+    for number in range(1, 16):
         assert_same_run(tmp_path / str(number), reference)
+        assert predictions(tmp_path / str(number)) == predictions(reference)
         assert not list((tmp_path / str(number)).glob(".*.tmp"))
 
 
@@ -165,6 +182,15 @@ def test_divergence_stops_with_a_clear_line(tmp_path):
         (["--num_layers", "0"], "argument --num_layers: must be at least 1"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
         (["--resume", "--run_dir", "part1"], "part1 holds no run that could be resumed"),
+        (["--nodes", "n.csv"], "--nodes also needs --edges"),
+        (["--edges", "e.csv"], "--edges also needs --nodes"),
+        (["--edges", "e.csv", "--dataset", "karate"], "leave out --dataset karate"),
+        (["--nodes", "n.csv", "--edges", "e.csv", "--dataset", "cora"], "leave out --dataset cora"),
+        (["--directed"], "--directed is for a graph of --nodes and --edges"),
+        (["--nodes", "", "--edges", "e.csv"], "argument --nodes: must not be empty"),
+        (["--nodes", "absent.csv", "--edges", "absent.csv"], "absent.csv does not exist: a table of nodes is expected"),
+        (["--nodes", "LICENSE", "--edges", "LICENSE"], "LICENSE, line "),
+        (["--nodes", "part3", "--edges", "part3"], "part3 is a folder: a table of nodes is expected"),
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, capsys, monkeypatch):
@@ -251,6 +277,131 @@ def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path):
     with pytest.raises(CommandError, match=r"stopped in run 1, epoch 1; .*--resume") as stop:
         in_process(["--run_dir", tmp_path / "run"], monkeypatch)
     assert stop.value.exit_code == 130
+
+
+@pytest.mark.parametrize("model", ["gcn", "gat", "mlp"])
+def test_the_club_from_tables_gives_what_the_club_gives(model, tmp_path, monkeypatch):
+    nodes, edges = write_tables(load_graph("karate"), tmp_path, features=False)
+    words = ["--model", model, "--epochs", 60, "--runs", 2]
+    in_process([*words, "--run_dir", tmp_path / "built_in"], monkeypatch)
+    in_process([*words, "--nodes", nodes, "--edges", edges, "--run_dir", tmp_path / "tables"], monkeypatch)
+    assert_same_training(tmp_path / "tables", tmp_path / "built_in")
+    assert (tmp_path / "tables" / "graph.png").exists() and not (tmp_path / "tables" / "club.png").exists()
+
+
+@pytest.mark.slow
+@NEEDS["cora"]
+@pytest.mark.parametrize("split", ["public", "random"])
+def test_cora_from_tables_gives_what_cora_gives(split, tmp_path, monkeypatch):
+    nodes, edges = write_tables(load_graph("cora"), tmp_path)
+    words = ["--epochs", 20, "--split", split]
+    in_process([*words, "--dataset", "cora", "--run_dir", tmp_path / "built_in"], monkeypatch)
+    in_process([*words, "--nodes", nodes, "--edges", edges, "--run_dir", tmp_path / "tables"], monkeypatch)
+    assert_same_training(tmp_path / "tables", tmp_path / "built_in")
+    assert not list((tmp_path / "tables").glob("graph.*"))  # too large to be drawn
+
+
+def assert_same_training(folder, reference):
+    """Compare two runs bit for bit, but for their arguments and the names of nodes and classes."""
+    for found, expected in zip(contents(folder), contents(reference)):
+        for part in (found, expected):
+            if "arguments" in part:
+                part.pop("arguments"), part.pop("graph")
+        assert bits(found) == bits(expected)
+
+
+OWN = "id,label,x\n" + "".join(f"n{k},{'ab'[k % 2]},{k % 2 + k / 20}\n" for k in range(20)) + "new,,0.1\n"
+OWN_EDGES = "".join(f"n{k},n{(k + 2) % 20}\n" for k in range(20)) + "new,n0\n"
+
+
+def own_graph(folder, nodes=OWN, edges=OWN_EDGES):
+    folder.mkdir(exist_ok=True)
+    (folder / "people.csv").write_text(nodes)
+    (folder / "edges.csv").write_text(edges)
+    return ["--nodes", folder / "people.csv", "--edges", folder / "edges.csv"]
+
+
+def test_a_graph_of_one_s_own_is_trained_and_every_node_is_predicted(tmp_path):
+    words = own_graph(tmp_path)
+    done = train(*words, "--epochs", 30, "--run_dir", tmp_path / "run")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert re.match(
+        r"people, gcn: accuracy \d\.\d{4} on 4 test nodes, from 12 training nodes; \d+ epochs,", done.stdout
+    )
+    rows = predictions(tmp_path / "run")
+    assert [row["id"] for row in rows] == [*(f"n{k}" for k in range(20)), "new"]
+    assert sorted(row["split"] for row in rows) == [""] + ["test"] * 4 + ["train"] * 12 + ["validation"] * 4
+    assert rows[-1]["label"] == "" and rows[-1]["predicted"] in ("a", "b")
+    right = sum(row["label"] == row["predicted"] for row in rows if row["split"] == "test")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == right / 4
+
+
+def test_a_run_goes_on_with_the_same_graph_wherever_its_tables_lie_and_with_no_other(tmp_path, monkeypatch, capsys):
+    run = ["--epochs", 5, "--run_dir", tmp_path / "run"]
+    in_process([*own_graph(tmp_path / "a"), *run], monkeypatch)
+    in_process([*own_graph(tmp_path / "b"), *run, "--resume", "--runs", 2], monkeypatch)
+    in_process([*own_graph(tmp_path / "a"), *run[:2], "--runs", 2, "--run_dir", tmp_path / "whole"], monkeypatch)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert predictions(tmp_path / "run") == predictions(tmp_path / "whole")
+
+    def failure(*words):
+        return failure_of(part3.train.main, "part3/train.py", [*words, *run, "--resume"], monkeypatch, capsys)
+
+    for nodes, edges in (
+        (OWN, OWN_EDGES + "n0,n1\n"),
+        (OWN.replace("0.1", "0.2"), OWN_EDGES),
+        (OWN.replace("n3,b", "n3,a"), OWN_EDGES),
+        (OWN.replace("new,,", "new,a,"), OWN_EDGES),
+        (OWN.replace("n3", "three"), OWN_EDGES.replace("n3", "three")),
+    ):
+        assert "was trained on another graph: resume it with its own" in failure(
+            *own_graph(tmp_path / "c", nodes, edges)
+        )
+    assert "was trained without --dataset, not with karate" in failure()
+    assert "was trained with --directed False, not True" in failure(*own_graph(tmp_path / "a"), "--directed")
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--num_layers", "1"], ["--num_hidden", "1"], ["--model", "gat", "--directed"], ["--model", "mlp"]]
+)
+def test_a_graph_whose_names_are_no_text_for_a_figure_is_drawn_without_a_word(words, tmp_path, recwarn, monkeypatch):
+    names = ["$x$", "$\\frac$", "_a", "日本", "\x1b[2J", "x" * 500, "%s", "{}"]
+    nodes = "id,label,split\n" + "".join(f"{name},{name},train\nlike {name},{name},test\n" for name in names)
+    edges = "source,target\n" + "".join(f"{name},like {name}\n" for name in names)
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "nodes.csv").write_text(nodes + "alone,,\n", encoding="utf-8")
+    (folder / "edges.csv").write_text(edges, encoding="utf-8")
+    tables = ["--nodes", folder / "nodes.csv", "--edges", folder / "edges.csv"]
+    in_process([*tables, *words, "--epochs", 3, "--run_dir", tmp_path / "run"], monkeypatch)
+    assert (tmp_path / "run" / "graph.pdf").stat().st_size > 10_000
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message) or "legend" in str(warning.message)]
+
+
+def test_the_figures_say_what_they_show(monkeypatch, tmp_path):
+    import common.figure
+
+    said = []
+    monkeypatch.setattr(common.figure, "save_figure", lambda figure, _: said.append(texts_of(figure)))
+    graph, model = load_graph("karate"), GCN([34, 16, 2], generator=torch.Generator().manual_seed(0))
+    A = normalise(add_self_loops(graph.A))
+    part3.train.draw_graph(model, A, graph, tmp_path / "club")
+    sides = ["went with the instructor", "went with the administrator"]
+    assert said[0] == ([*sides, "put on the wrong side", "label known"], [str(member) for member in range(1, 35)])
+    graph.labels[5] = -1
+    part3.train.draw_graph(model, A, graph, tmp_path / "graph")
+    others = ["class not known", "put in another class", "label known"]
+    assert said[1][0] == ["class the instructor", "class the administrator", *others]
+    monkeypatch.setattr(part3.train, "MAX_NAMED", 33)
+    part3.train.draw_graph(model, A, graph, tmp_path / "graph")
+    assert said[2] == (said[1][0], [])
+
+
+def texts_of(figure):
+    """Return the words of the legend, and the names beside the nodes."""
+    (axes,) = figure.axes
+    (legend,) = [*figure.legends, axes.get_legend()][:1]
+    return [text.get_text() for text in legend.get_texts()], [text.get_text() for text in axes.texts]
 
 
 @pytest.mark.slow

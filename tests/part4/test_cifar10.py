@@ -1,4 +1,4 @@
-"""part4/cifar10.py: small archives, zips and folders made here, the real copies if they exist, and pixels by hand."""
+"""CIFAR-10 from small archives, zips and folders made here, the real copies if they exist, and pixels by hand."""
 
 import gzip
 import io
@@ -18,18 +18,11 @@ import torch
 from PIL import Image
 
 import part4.cifar10 as cifar10
+import part4.sources as sources
 from common.data import data_path
 from common.errors import InputError
-from part4.cifar10 import (
-    CLASSES,
-    augment,
-    channel_statistics,
-    draw_shapes,
-    load_images,
-    normalise,
-    read_cifar10,
-    to_unit,
-)
+from part4.cifar10 import augment, channel_statistics, draw_shapes, load_images, normalise, to_unit
+from part4.sources import CLASSES, read_cifar10
 
 NEEDS_COPIES = pytest.mark.skipif(
     not data_path("cifar10/cifar10_jpg.zip").is_file(), reason="needs cifar10/cifar10_jpg.zip in $DATA_DIR"
@@ -144,7 +137,7 @@ def assert_equal(parts, others):
 
 def test_one_record_by_hand():
     table = tables()[2]
-    for image in (cifar10.decode_binary(table.tobytes(), ""), cifar10.decode_pickle(python2_pickle(table), "")):
+    for image in (sources.decode_binary(table.tobytes(), ""), sources.decode_pickle(python2_pickle(table), "")):
         for c, y, x in [(0, 0, 0), (0, 0, 1), (1, 7, 30), (2, 31, 31)]:
             assert image.pixels[1, c, y, x] == table[1, 1 + 1024 * c + 32 * y + x]
 
@@ -197,7 +190,7 @@ def test_batches_that_python_3_has_pickled(protocol, kind):
     for table in tables():
         batch = {b"data": table[:, 1:], b"labels": kind(table[:, 0].tolist())}
         for content in (batch, {key.decode(): value for key, value in batch.items()}):
-            images = cifar10.decode_pickle(pickle.dumps(content, protocol), "")
+            images = sources.decode_pickle(pickle.dumps(content, protocol), "")
             assert images.labels.tolist() == table[:, 0].tolist()
             assert images.pixels.numpy().tobytes() == table[:, 1:].tobytes()
 
@@ -242,7 +235,7 @@ GOOD = {"data": TABLE[:, 1:], "labels": TABLE[:, 0].tolist()}
 def test_batches_that_are_none_are_refused(decode, content, message):
     content = pickle.dumps(content) if isinstance(content, dict) else content
     with pytest.raises(InputError, match=f"^{message}") as refusal:
-        getattr(cifar10, f"decode_{decode}")(content, "x")
+        getattr(sources, f"decode_{decode}")(content, "x")
     assert "\n" not in str(refusal.value)
 
 
@@ -314,7 +307,7 @@ def test_an_archive_that_is_none_is_refused(tmp_path, content, no_network):
 
 def test_sizes_are_capped(tmp_path, monkeypatch, no_network):
     """Of what an archive unpacks to, of what its members say they have, and of files in folders."""
-    monkeypatch.setattr(cifar10, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(sources, "MAX_BYTES", 100_000)
     bomb, liar, folder = (tmp_path / name for name in ("bomb", "liar", "folder"))
     as_archive(bomb / "cifar-10-binary.tar.gz", CONTENTS["bin"], others=[("zeros", bytes(100_000))])
     sparse = tarfile.TarInfo("data_batch_1")
@@ -363,7 +356,7 @@ def test_what_is_fetched_must_be_the_official_archive(tmp_path, monkeypatch):
         read_cifar10(tmp_path)
     ((url, path), options) = calls[0]
     assert url.startswith("https://") and path == str(tmp_path / "cifar10" / "cifar-10-binary.tar.gz")
-    assert options["hash_prefix"] == cifar10.SHA256["cifar-10-binary.tar.gz"]
+    assert options["hash_prefix"] == sources.SHA256["cifar-10-binary.tar.gz"]
 
 
 def test_other_data_sets_beside_are_not_taken(data_dir, no_network):
@@ -440,7 +433,7 @@ def test_images_are_decoded_once(data_dir, monkeypatch, capsys, own_cache):
     first = read_cifar10(data_dir)[1]
     (cached,) = own_cache.iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10, "decode", None)
+        patch.setattr(sources, "decode", None)
         again = read_cifar10(data_dir)[1]
         assert all(torch.equal(a, b) for part in first for a, b in zip(first[part], again[part]))
     content = bytearray(cached.read_bytes())
@@ -452,7 +445,7 @@ def test_images_are_decoded_once(data_dir, monkeypatch, capsys, own_cache):
         assert all(torch.equal(a, b) for part in first for a, b in zip(first[part], again[part]))
     shutil.copytree(data_dir, data_dir.with_name("moved"))
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10, "decode", None)
+        patch.setattr(sources, "decode", None)
         read_cifar10(data_dir.with_name("moved"))
     path = data_dir / "cifar10" / "train" / "cat" / "0000.png"
     for colour, values in (("#ff0000", [255, 0, 0]), ("#fe0000", [254, 0, 0])):  # in files of one size and time
@@ -463,19 +456,19 @@ def test_images_are_decoded_once(data_dir, monkeypatch, capsys, own_cache):
 
 
 def test_many_files_are_believed_by_size_and_time(data_dir, monkeypatch):
-    monkeypatch.setattr(cifar10, "FEW_FILES", 10)
+    monkeypatch.setattr(sources, "FEW_FILES", 10)
     path = data_dir / "cifar10" / "train" / "airplane" / "0000.png"
     read_cifar10(data_dir)
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10, "decode", None)
-        patch.setattr(cifar10, "sha256_of", None)
+        patch.setattr(sources, "decode", None)
+        patch.setattr(sources, "sha256_of", None)
         read_cifar10(data_dir)
     status = path.stat()
     Image.new("RGB", (32, 32), "red").save(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # the size alone differs
     assert read_cifar10(data_dir)[1]["train"].pixels[0, :, 0, 0].tolist() == [255, 0, 0]
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    monkeypatch.setattr(cifar10, "decode", None)
+    monkeypatch.setattr(sources, "decode", None)
     with pytest.raises(TypeError):
         read_cifar10(data_dir)
 

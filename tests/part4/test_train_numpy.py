@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from common.command import run_command
 from common.run_folder import read_metrics
 from part4 import numpy_network, train_numpy
-from part4.cifar10 import SIDE, load_images, normalise, to_unit
+from part4.cifar10 import load_images, normalise, to_unit
 from part4.numpy_network import draw_weights, momentum_step, network_backward, network_forward, softmax_cross_entropy
+from part4.sources import SIDE
 from tests.harness import (
     POSIX,
     ROOT,
