@@ -27,7 +27,10 @@ PAGES = [
     )
 ]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}
-MADE_BY_A_RUN = {"curves.pdf", "curves.png", "club.pdf", "metrics.csv", "config.json", "result.json", "samples.json"}
+MADE_BY_A_RUN = {
+    *("curves.pdf", "curves.png", "club.pdf", "graph.pdf"),
+    *("metrics.csv", "config.json", "result.json", "samples.json", "predictions.csv"),
+}
 LONGEST_README = 130  # lines
 
 

@@ -40,7 +40,12 @@ class Tried:
     def __enter__(self):
         command = [sys.executable, "-m", "tests.tried"]
         self.server = subprocess.Popen(
-            command, cwd=ROOT, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            cwd=ROOT,
+            env={**ENVIRONMENT, "PYTHONUTF8": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         return self
 

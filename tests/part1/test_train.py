@@ -202,7 +202,7 @@ def test_a_short_run_has_a_curve_and_keeps_its_intervals_when_it_goes_on(tmp_pat
 
 
 def test_divergence_stops_with_a_clear_line_and_a_good_checkpoint(tmp_path):
-    words = ["--optimizer", "sgd", "--learning_rate", "1e38", "--max_norm", "1e38", "--eval_every", "1", *SMALL[:-2]]
+    words = ["--optimizer", "sgd", "--learning_rate", "1e30", "--max_norm", "1e30", "--eval_every", "1", *SMALL[:-2]]
     error = one_line(train(*words, "--run_dir", tmp_path), exit_code=1)
     assert re.search(r"diverged at step \d+: .*(nan|inf)", error) and "try a lower --learning_rate" in error
     if "is kept" in error:
@@ -222,7 +222,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     error = one_line(train(*words, preexec_fn=limit))
-    assert "cannot be written: File too large; its last checkpoint is whole" in error
+    assert "cannot be written: File too large; the checkpoint of step " in error
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert checkpoint["step"] > 0 and checkpoint["step"] % 20 == 0
     assert not list(tmp_path.glob(".*.tmp"))

@@ -1,6 +1,6 @@
 """part2/generate.py as its users meet it."""
 
-import os
+import subprocess
 import sys
 
 import pytest
@@ -8,42 +8,44 @@ import torch
 
 from part2.generate import before
 from part2.model import choose, load_model
-from tests.harness import ROOT, one_line, run_script
+from tests.harness import POSIX, ROOT
+from tests.tried import Tried
 
-SMALL = [
-    "--lstm_num_hidden",
-    "16",
-    "--embedding_size",
-    "8",
-    "--batch_size",
-    "8",
-    "--train_steps",
-    "40",
-    "--eval_every",
-    "20",
-]
+pytestmark = POSIX
+SMALL = "--lstm_num_hidden 16 --embedding_size 8 --batch_size 8 --train_steps 40 --eval_every 20".split()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def tried():
+    with Tried() as tried:
+        yield tried
+
+
+@pytest.fixture(scope="module")
+def trained(tried, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     for name, source in (("book", ["--txt_file", "LICENSE"]), ("poems", ["--poems", "builtin"])):
-        done = run_script("part2/train.py", *SMALL, *source, "--run_dir", folder / name)
-        assert done.returncode == 0, done.stderr
+        ending = tried("part2.train", *SMALL, *source, "--run_dir", folder / name)
+        assert ending.code == 0, ending.err
     return folder
 
 
-def write(checkpoint, *words, **options):
-    return run_script("part2/generate.py", "--checkpoint", checkpoint, *words, **options)
+@pytest.fixture
+def write(tried):
+    return lambda checkpoint, *words: tried("part2.generate", "--checkpoint", checkpoint, *words)
 
 
-def text(*arguments):
-    done = write(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def text(write):
+    def written(*words):
+        ending = write(*words)
+        assert (ending.code, ending.err) == (0, "")
+        return ending.out
+
+    return written
 
 
-def test_the_prompt_comes_first_and_length_characters_follow(trained):
+def test_the_prompt_comes_first_and_length_characters_follow(text, trained):
     for length in (0, 1, 200):
         written = text(trained / "book", "--prompt", "the copy", "--length", length)
         assert written.startswith("the copy") and len(written) == len("the copy") + length + 1
@@ -51,7 +53,7 @@ def test_the_prompt_comes_first_and_length_characters_follow(trained):
     assert len(text(trained / "book", "--length", 5)) == 7
 
 
-def test_it_writes_what_the_model_says(trained):
+def test_it_writes_what_the_model_says(text, trained):
     model, checkpoint = load_model(trained / "book")
     prompt = torch.tensor([[checkpoint["vocabulary"].index(character)] for character in "the copy"])
     expected = "".join(checkpoint["vocabulary"][k] for k in model.complete(prompt, 60)[:, 0])
@@ -60,7 +62,7 @@ def test_it_writes_what_the_model_says(trained):
     assert text(trained / "book" / "best.pt", *words) == expected + "\n"
 
 
-def test_seeds_temperatures_and_samples_are_independent(trained):
+def test_seeds_temperatures_and_samples_are_independent(text, trained):
     def lines(*words):
         return text(trained / "book", "--prompt", "the", "--length", 40, *words)
 
@@ -72,15 +74,13 @@ def test_seeds_temperatures_and_samples_are_independent(trained):
     assert len({part.split("\n", 1)[1] for part in several}) == 4
 
 
-def test_poems_end_with_their_end(trained):
+def test_poems_end_with_their_end(text, trained):
     written = text(trained / "poems", "--prompt", *"日紅山夜湖海月", "--temperature", 0.5, "--length", 500)
     assert len(written.splitlines()) == 14  # each poem on one line
 
 
 def test_the_text_comes_as_it_is_written(trained):
     """The first characters are there long before the last, through a pipe."""
-    import subprocess
-
     command = [
         sys.executable,
         "part2/generate.py",
@@ -111,22 +111,19 @@ def test_the_text_comes_as_it_is_written(trained):
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
     ],
 )
-def test_bad_input_ends_in_one_line(trained, words, message):
-    assert message in one_line(write(trained / "book", *words, env={**os.environ, "PYTHONUTF8": "1"}))
+def test_bad_input_ends_in_one_line(write, trained, words, message):
+    assert message in write(trained / "book", *words).line
 
 
-def test_checkpoints_that_hold_no_writer(trained, tmp_path):
-    assert "none/checkpoint.pt" not in one_line(write(tmp_path / "none")) and "does not exist" in one_line(
-        write(tmp_path / "none")
-    )
-    assert "checkpoint.pt does not exist: a checkpoint, or a run folder, of part2/train.py is expected" in one_line(
-        write(tmp_path)
-    )
+def test_checkpoints_that_hold_no_writer(write, trained, tmp_path):
+    assert "none does not exist" in write(tmp_path / "none").line
+    expected = "checkpoint.pt does not exist: a checkpoint, or a run folder, of part2/train.py is expected"
+    assert expected in write(tmp_path).line
     good = (trained / "book" / "best.pt").read_bytes()
     (tmp_path / "best.pt").write_bytes(good[:-100])
-    assert "best.pt is damaged or not a checkpoint" in one_line(write(tmp_path))
+    assert "best.pt is damaged or not a checkpoint" in write(tmp_path).line
     torch.save({"step": 1, "arguments": {}}, tmp_path / "best.pt")
-    assert "holds no text model" in one_line(write(tmp_path))
+    assert "holds no text model" in write(tmp_path).line
 
 
 @pytest.mark.parametrize(
@@ -148,13 +145,13 @@ def test_before_a_text(stop, written):
     assert "".join(before(stop, iter("aaaabcabcab"))) == written == "aaaabcabcab".partition(stop)[0]
 
 
-def test_writing_ends_before_a_text(trained):
+def test_writing_ends_before_a_text(write, text, trained):
     words = ["--prompt", "the", "--length", 300]
     whole = text(trained / "book", *words)
     stop = whole[150:153]
     assert text(trained / "book", *words, "--stop", stop) == "the" + whole[3:].partition(stop)[0] + "\n"
     assert text(trained / "book", *words, "--stop", "\u00df") == whole
-    assert "argument --stop: must not be empty" in one_line(write(trained / "book", "--stop", ""))
+    assert "argument --stop: must not be empty" in write(trained / "book", "--stop", "").line
 
 
 def changed(path, name, folder, change):
@@ -165,7 +162,7 @@ def changed(path, name, folder, change):
     return folder / name
 
 
-def test_characters_that_stand_for_unknown_ones_are_never_written(trained, tmp_path):
+def test_characters_that_stand_for_unknown_ones_are_never_written(text, trained, tmp_path):
     """The space, the commonest character, becomes U+FFFD; of the poems' rare one that is asked for."""
     book = changed(trained / "book", "book.pt", tmp_path, lambda vocabulary: vocabulary.replace(" ", "\ufffd"))
     for words in (["--temperature", 0], ["--temperature", 5, "--num_samples", 5], ["--prompt", "the\ufffd"]):
@@ -178,7 +175,7 @@ def test_characters_that_stand_for_unknown_ones_are_never_written(trained, tmp_p
     assert "□" in text(trained / "poems", *words) and "□" not in text(trained / "poems", *words, "--no_rare")
 
 
-def test_terminal_escapes_are_written_in_letters(trained, tmp_path):
+def test_terminal_escapes_are_written_in_letters(text, trained, tmp_path):
     path = changed(trained / "book", "x.pt", tmp_path, lambda text: text.replace("e", "\x1b").replace("t", "\x9b"))
     written = text(path, "--prompt", "h\x1b", "--length", 300)
     assert written.startswith("h\\x1b") and "\\x9b" in written and written.replace("\n", "").isprintable()

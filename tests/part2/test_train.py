@@ -156,6 +156,7 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 
 
 @POSIX
+@pytest.mark.slow
 def test_killed_at_every_write(tmp_path):
     """Stateful, with dropout and bf16. Writes of two calls each: config, metrics, five samples, result; three
     checkpoints of three (metrics first), and best.pt before each; the second and third move the one before away."""

@@ -124,6 +124,7 @@ def test_run_k_is_the_run_of_seed_k(reference, tmp_path, monkeypatch):
 
 
 @POSIX
+@pytest.mark.slow
 def test_killed_at_every_write(reference, tmp_path):
     """Two durable writes each for config, metrics, predictions, result; three for each checkpoint, one for its move."""
     assert train_under_fire("part3.train", "write", tmp_path, *SMALL) == 4 * 2 + 2 * 3 + 1
