@@ -181,6 +181,9 @@ def run_command(main: Callable[[], None]) -> None:
         message, exit_code = _ending(error)
     except KeyboardInterrupt:
         message, exit_code = "interrupted", 128 + signal.SIGINT
+    except SystemExit:  # after --help
+        drop_output()
+        raise
     if message and is_first_failure(message):
         with suppress(OSError):
             print(f"{os.path.basename(sys.argv[0])}: {readable(message)}", file=sys.stderr, flush=True)
