@@ -17,6 +17,7 @@ import shutil
 import sys
 import time
 from argparse import Namespace
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -359,8 +360,16 @@ def _whole_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         return []
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         rows = list(csv.reader(line.replace("\0", "") for line in file))
-    whole = [row for row in rows[1:] if len(row) == len(columns) and row[0].isdecimal()]
+    whole = [row for row in rows[1:] if len(row) == len(columns) and row[0].isdecimal() and all(map(_is_value, row))]
     return [dict(zip(columns, row)) for row in whole] if rows and rows[0] == list(columns) else []
+
+
+def _is_value(text: str) -> bool:
+    """Whether this can stand in a metrics.csv: a number, or nothing."""
+    with suppress(ValueError):
+        float(text or 0)
+        return True
+    return False
 
 
 def _was_begun(path: Path) -> bool:

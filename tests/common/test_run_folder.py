@@ -255,6 +255,7 @@ def test_a_damaged_checkpoint_leaves_the_one_before_it(tmp_path):
         ("step,loss\n1,1.0\n", 2),
         ("step,loss\n1,1.0\nx,0.5\n3,0.25\n", 1),
         ("step,loss\n1,1.0\n2,\0\n3", 1),
+        ("step,loss\n1,1.0\n2,0.\ufffd5\n3,0.25\n", 1),
         ("a,b\n1,1.0\n", 3),
     ],
 )
