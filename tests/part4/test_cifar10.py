@@ -296,7 +296,14 @@ def test_one_flipped_bit_changes_no_image(tmp_path, data_dir, no_network, layout
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no archive", gzip.compress(b""), gzip.compress(b"no tar"), gzip.compress(bytes(10**4))[:-9]]
+    "content",
+    [
+        b"",
+        b"no archive",
+        *(gzip.compress(text, mtime=0) for text in (b"", b"no tar")),
+        gzip.compress(bytes(10**4))[:-9],
+    ],
+    ids=["empty", "no archive", "nothing compressed", "no tar", "cut"],
 )
 def test_an_archive_that_is_none_is_refused(tmp_path, content, no_network):
     path = tmp_path / "cifar-10-binary.tar.gz"
