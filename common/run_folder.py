@@ -255,6 +255,7 @@ class RunFolder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
+            path.write_text(f"{holder}\n", encoding="utf-8")  # filelock before version 4 has emptied it
             in_use = f"{self} is in use by {holder or 'another process'}"
             raise CommandError(f"{in_use}: wait until that has ended, or choose another --run_dir") from None
         except (NotImplementedError, OSError) as error:
