@@ -10,9 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import Function
-from torch.library import custom_op
 
 Tensors: TypeAlias = Sequence[Any]  # of Tensor, or None for an input that was left out
 
@@ -110,14 +109,16 @@ def _function(passes: Passes) -> Any:
 def _operator(passes: Passes) -> Any:
     """Return the passes as a compiled or exported program calls them."""
     name = f"recurrence::{passes.name}"
-    operator: Any = custom_op(name, passes.run, mutates_args=(), schema=f"(str way, {passes.inputs}) -> Tensor[]")
+    operator: Any = library.custom_op(
+        name, passes.run, mutates_args=(), schema=f"(str way, {passes.inputs}) -> Tensor[]"
+    )
     operator.register_fake(lambda way, *inputs: passes.run("shapes", *inputs))
 
     def copied(*arguments: Any) -> list[Tensor]:  # an operator's results share no memory with its inputs
         return [gradient.clone() for gradient in passes.run_back(*arguments) if gradient is not None]
 
     schema = "(str way, Tensor[] gradients, bool needs_first, Tensor?[] inputs, Tensor[] results) -> Tensor[]"
-    backward_operator: Any = custom_op(f"{name}_backward", copied, mutates_args=(), schema=schema)
+    backward_operator: Any = library.custom_op(f"{name}_backward", copied, mutates_args=(), schema=schema)
     backward_operator.register_fake(lambda *arguments: [torch.empty_like(x) for x in arguments[3] if x is not None])
 
     def backward(ctx: Any, gradients: Any) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from torch.library import opcheck
+from torch import library
 
 from common import machine
 from part1.lstm import LSTM
@@ -87,7 +87,7 @@ def test_the_operator_keeps_what_it_promises(name):
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
     with torch.no_grad():
         detached = [tensor.detach() for tensor in (x, *states_before, W_x, W_h, b)]
-        opcheck(operator.default, ("bptt", *detached), test_utils=checks)
+        library.opcheck(operator.default, ("bptt", *detached), test_utils=checks)
 
 
 @pytest.mark.parametrize("name", MODELS)
