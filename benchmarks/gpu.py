@@ -53,7 +53,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.part1 import SIZES, Size, forward_backward, lstm_loop, rnn_loop
+from benchmarks.loops import FROM_ZEROS
+from benchmarks.part1 import SIZES, Size, forward_backward
 from benchmarks.part3 import Bound, epoch, networks_on
 from benchmarks.timing import WARM_UP_ROUNDS, report
 from common.command import ArgumentParser, positive_float, run_command
@@ -429,7 +430,7 @@ def recurrence_variants(name: str, size: Size, precision: str, setup: Setup) -> 
         return rnn_sequence(h, None, W_x, W_h, b, way) if name == "RNN" else lstm_sequence(h, None, W_x, W_h, b, way)[0]
 
     def plain_loop(h: Tensor, W_x: Tensor, W_h: Tensor, b: Tensor) -> Tensor:
-        return (rnn_loop if name == "RNN" else lstm_loop)(input_part(h, W_x, b), W_h)
+        return FROM_ZEROS[name](input_part(h, W_x, b), W_h)
 
     def torch_nn(dtype: torch.dtype, autocast: bool = False) -> Variant:
         module, inputs = copy.deepcopy(library).to(dtype), x.to(dtype)

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.loops import FROM_ZEROS
 from benchmarks.timing import in_own_process, interleaved_medians, report
 from common.command import ArgumentParser, positive_int, run_command
 from common.experiment import add_allow_dirty, require_clean_tree, write_results
@@ -153,7 +154,7 @@ def lstm_variants(size: Size) -> dict[str, Callable[[], None]]:
     def plain_loop() -> Tensor:
         h = x
         for W_x, W_h, b in layers:
-            h = lstm_loop(input_part(h, W_x, b), W_h)
+            h = FROM_ZEROS["LSTM"](input_part(h, W_x, b), W_h)
         return h[-1]
 
     def eight_products() -> Tensor:
@@ -202,7 +203,7 @@ def rnn_variants(size: Size) -> dict[str, Callable[[], None]]:
     def plain_loop() -> Tensor:
         h = x
         for W_hx, W_hh, b_h in layers:
-            h = rnn_loop(input_part(h, W_hx, b_h), W_hh)
+            h = FROM_ZEROS["RNN"](input_part(h, W_hx, b_h), W_hh)
         return h[-1]
 
     variants = library_variants("torch.nn.RNN", library, x)
@@ -232,34 +233,6 @@ def library_variants(name: str, library: nn.RNNBase, x: Tensor) -> dict[str, Cal
 
 
 VARIANTS = {"LSTM": lstm_variants, "RNN": rnn_variants}
-
-
-def rnn_loop(z: Tensor, W_hh: Tensor) -> Tensor:
-    """Return h(1) ... h(T), (T, B, n), from (T, B, n) z(1) ... z(T): equation (1) step by step, with h(0) = 0."""
-    h, states = z.new_zeros(z.shape[1:]), []
-    for z_t in z:
-        h = torch.tanh(z_t + h @ W_hh.t())  # (1)
-        states.append(h)
-    return torch.stack(states)
-
-
-def lstm_loop(z: Tensor, W_h: Tensor) -> Tensor:
-    """Return h(1) ... h(T), (T, B, n), from (T, B, 4n) z(1) ... z(T): equations (4) to (9) with h(0) = c(0) = 0.
-
-    One product gives all four gates of a step.
-    """
-    h = c = z.new_zeros(z.shape[1], W_h.shape[1])
-    states = []
-    for z_t in z:
-        a_g, a_i, a_f, a_o = (z_t + h @ W_h.t()).chunk(4, dim=-1)
-        g = torch.tanh(a_g)  # (4)
-        i = torch.sigmoid(a_i)  # (5)
-        f = torch.sigmoid(a_f)  # (6)
-        o = torch.sigmoid(a_o)  # (7)
-        c = g * i + c * f  # (8)
-        h = torch.tanh(c) * o  # (9)
-        states.append(h)
-    return torch.stack(states)
 
 
 def forward_backward(output: Callable[[], Tensor], parameters: list[nn.Parameter]) -> Callable[[], None]:
@@ -310,10 +283,10 @@ def side_by_side(repeats: int, num_models: int = 3) -> list[dict]:
     torch.set_num_threads(1)
     B, T, n = 128, 20, 128
     rows = []
-    for name, loop, num_gates in (("RNN", rnn_loop, 1), ("LSTM", lstm_loop, 4)):
+    for name, num_gates in (("RNN", 1), ("LSTM", 4)):
         z = torch.randn(num_models, T, B, num_gates * n)
         W = nn.Parameter(torch.randn(num_models, num_gates * n, n) / n**0.5)
-        milliseconds = interleaved_medians(model_variants(loop, z, W), repeats)
+        milliseconds = interleaved_medians(model_variants(FROM_ZEROS[name], z, W), repeats)
         benchmark = f"{name}, {num_models} models, plain loop, B={B} T={T} n={n}"
         rows += report(benchmark, "ms", milliseconds, "one after the other")
     torch.set_num_threads(threads)

@@ -64,7 +64,7 @@ def add_run_arguments(parser: ArgumentParser, folder: str, device: bool = True) 
     """Add what every training script takes: its run folder, by default under runs/`folder`/, and its device, if any."""
     add = parser.add_argument
     help_text = f"run folder, absent or empty at first; by default a new one under runs/{folder}/"
-    add("--run_dir", "--summary_path", type=path_name, help=help_text)
+    add("--run_dir", "--summary_path", type=non_empty, help=help_text)
     add("--resume", action="store_true", help="continue the run in --run_dir, or else the last run of this name")
     if device:
         add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
@@ -117,8 +117,8 @@ def positive_fraction(text: str) -> float:
     return value
 
 
-def path_name(text: str) -> str:
-    """Argument type: the name of a file or folder; not the empty one of a shell's variable that is not set."""
+def non_empty(text: str) -> str:
+    """Argument type: a name or text; not the empty one of a shell's variable that is not set."""
     if not text:
         raise ArgumentTypeError("must not be empty")
     return text

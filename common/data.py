@@ -12,7 +12,7 @@ import stat
 import sys
 import urllib.error
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 import torch
+from torch import Tensor
 
 from common.errors import InputError
 from common.paths import ROOT, readable, short_path
@@ -129,6 +130,14 @@ def sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         while content := file.read(2**20):
             checksum.update(content)
+    return checksum.hexdigest()
+
+
+def checksum_of(tensors: Iterable[Tensor], about: str = "") -> str:
+    """Return the sha256 of a text and of what tensors hold, in hexadecimal."""
+    checksum = hashlib.sha256(about.encode())
+    for tensor in tensors:
+        checksum.update(tensor.cpu().contiguous().numpy().data)
     return checksum.hexdigest()
 
 

@@ -21,3 +21,8 @@ class CommandError(Exception):
 
 class InputError(CommandError, ValueError):
     """What a function was given cannot be used; the message says in one line why."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return type and message of an exception on one line, for those that come in nearly any type."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, reason_of
 
 
 class _Dtype:
@@ -68,4 +68,4 @@ def load_pickle(content: bytes, name: str, admitted: dict[tuple[str, str], Any] 
     try:
         return Unpickler(BytesIO(content), encoding="latin1", fix_imports=False).load()
     except Exception as error:  # a damaged pickle raises nearly any type
-        raise InputError(f"{name} is refused: damaged, or no data file ({type(error).__name__}: {error})") from None
+        raise InputError(f"{name} is refused: damaged, or no data file ({reason_of(error)})") from None

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from common.command import StopRequest, drop_output
 from common.distributed import rank, shard
-from common.errors import CommandError, InputError
+from common.errors import CommandError, InputError, reason_of
 from common.machine import seeded_generator
 from common.run_folder import RunFolder
 
@@ -100,9 +100,8 @@ class Training:
                 load = part.set_state if isinstance(part, torch.Generator) else part.load_state_dict
                 load(checkpoint[name])
         except Exception as error:  # nearly any type, where somebody has made the file by hand
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise CommandError(
-                f"the checkpoint in {self.run} does not fit this run ({reason}): start a new one"
+                f"the checkpoint in {self.run} does not fit this run ({reason_of(error)}): start a new one"
             ) from None
 
     @property

@@ -320,6 +320,11 @@ def held_out_batches(corpus: Corpus, num_streams: int = 16, seq_length: int = 25
         yield Batch(x, y, fresh=number == 0)
 
 
+def unknown_numbers(vocabulary: str) -> list[int]:
+    """Return the numbers of what stands for unknown characters, which no training text holds: at most one."""
+    return [number for number, character in enumerate(vocabulary) if character == UNKNOWN]
+
+
 def encode(text: str, vocabulary: str) -> list[int]:
     """Return a text's character numbers.
 

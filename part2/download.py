@@ -23,7 +23,7 @@ if not __package__:  # run as a script
     exit_on_interrupt()  # while the imports below take their time
 from common.command import (
     ArgumentParser,
-    path_name,
+    non_empty,
     run_command,
 )
 from common.data import data_path, find_data, write_atomically
@@ -124,8 +124,8 @@ def without_gutenberg(text: str) -> str:
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     parser.add_argument("name", choices=[*BOOKS, "tang"], help="what to fetch")
-    parser.add_argument("--output", type=path_name, help="file to write the book to; default data/books/NAME.txt")
-    parser.add_argument("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    parser.add_argument("--output", type=non_empty, help="file to write the book to; default data/books/NAME.txt")
+    parser.add_argument("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     return parser
 
 

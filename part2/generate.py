@@ -8,7 +8,6 @@ the text has become. Several prompts or samples are written one after the other,
 
 import sys
 import unicodedata
-from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
@@ -22,9 +21,9 @@ import torch
 
 from common.command import (
     ArgumentParser,
+    non_empty,
     non_negative_float,
     non_negative_int,
-    path_name,
     positive_int,
     run_command,
     seed_number,
@@ -82,21 +81,14 @@ def printable(text: str) -> str:
     )
 
 
-def stop_text(text: str) -> str:
-    """Argument type: a text of at least one character."""
-    if not text:
-        raise ArgumentTypeError("must not be empty")
-    return text
-
-
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     run = "run folder of part2/train.py (its best weights), or a checkpoint file"
-    add("--checkpoint", type=path_name, required=True, help=run)
+    add("--checkpoint", type=non_empty, required=True, help=run)
     add("--prompt", nargs="+", default=[""], help="beginning of the text; if empty, a random character")
     add("--length", type=non_negative_int, default=200, help="number of characters to add")
-    add("--stop", type=stop_text, metavar="TEXT", help="end before this text, if the model writes it")
+    add("--stop", type=non_empty, metavar="TEXT", help="end before this text, if the model writes it")
     add(
         "--temperature",
         type=non_negative_float,

@@ -29,11 +29,11 @@ if not __package__:  # imported from inside part2/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.data import input_file
 from common.distributed import shard, world_size
-from common.errors import InputError
+from common.errors import InputError, reason_of
 from common.machine import computing_type
 from common.paths import short_path
 from common.run_folder import load_checkpoint
-from part2.dataset import UNKNOWN
+from part2.dataset import unknown_numbers
 from recurrence.choice import RECURRENCES, check_recurrence
 from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
@@ -371,8 +371,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[Te
     try:
         model = _model_of(checkpoint)
     except Exception as error:  # nearly any type, where somebody has made the file by hand
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"{short_path(path)} holds no text model that fits together ({reason})") from None
+        raise InputError(f"{short_path(path)} holds no text model that fits together ({reason_of(error)})") from None
     return model.to(device).eval(), checkpoint
 
 
@@ -387,15 +386,14 @@ def _model_of(checkpoint: dict[str, Any]) -> TextGenerationModel:
     if not all(tensor.is_floating_point() for tensor in checkpoint["model"].values()):
         raise ValueError("a weight is no floating-point number")
     weights = {name: tensor.float().contiguous() for name, tensor in checkpoint["model"].items()}
-    if not all(isinstance(size, int) and size > 0 for size in sizes.values()) or sizes["lstm_num_layers"] > len(
-        weights
-    ):
+    are_sizes = all(isinstance(size, int) and size > 0 for size in sizes.values())
+    if not are_sizes or sizes["lstm_num_layers"] > len(weights):
         raise ValueError(f"the sizes must be integers of at least 1, not {sizes}")
     if not all(tensor.isfinite().all() for tensor in weights.values()):
         raise ValueError("a weight is infinite or not a number")
-    never_written = [vocabulary.index(UNKNOWN)] if UNKNOWN in vocabulary else []
+    settings = Namespace(vocabulary_size=len(vocabulary), **sizes, never_written=unknown_numbers(vocabulary))
     with torch.device("meta"):
-        model = TextGenerationModel(Namespace(vocabulary_size=len(vocabulary), **sizes, never_written=never_written))
+        model = TextGenerationModel(settings)
     model.load_state_dict(weights, assign=True)
     return model
 

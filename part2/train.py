@@ -35,8 +35,8 @@ from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
+    non_empty,
     non_negative_int,
-    path_name,
     positive_float,
     positive_fraction,
     positive_int,
@@ -68,6 +68,7 @@ from part2.dataset import (
     encode,
     find_text,
     held_out_batches,
+    unknown_numbers,
 )
 from part2.model import INITS, LSTM, PRECISIONS, TextGenerationModel
 from part2.poems import END, FIRST_CHARACTERS, PoemBatches, PoemCorpus, held_out_poems
@@ -260,7 +261,7 @@ def build_model(args: Namespace, vocabulary: str, recurrence: str) -> TextGenera
     """Return the model with its first weights, drawn from the seed."""
     settings = Namespace(
         vocabulary_size=len(vocabulary),
-        never_written=[number for number, character in enumerate(vocabulary) if character == UNKNOWN],
+        never_written=unknown_numbers(vocabulary),
         embedding_size=args.embedding_size,
         lstm_hidden_dim=args.lstm_hidden_dim,
         lstm_num_layers=args.lstm_num_layers,
@@ -379,13 +380,15 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add(
         "--txt_file",
-        type=path_name,
+        type=non_empty,
         help="the book: a text, looked for here and in part2/; default assets/grimm.txt",
     )
-    add("--encoding", help="of the book, as in latin-1; default as its byte order mark says, else utf-8")
+    add(
+        "--encoding", type=non_empty, help="of the book, as in latin-1; default as its byte order mark says, else utf-8"
+    )
     add(
         "--poems",
-        type=path_name,
+        type=non_empty,
         help="train on poems instead: builtin, tang, or a zip, folder or file of chinese-poetry JSON",
     )
     add("--stateful", action="store_true", help="read the book in order and carry the state from batch to batch")
@@ -430,7 +433,7 @@ def build_parser() -> ArgumentParser:
     add("--print_every", type=positive_int, default=10, help="steps between two logged training batches")
     add("--sample_every", type=positive_int, help="steps between two stages of samples; default a fifth of all")
     add("--sample_length", type=positive_int, default=30, help="characters of a sample")
-    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     ways = ("auto", *RECURRENCES)
     add("--recurrence", choices=ways, default="auto", help="loop: the equations step by step; auto: the fastest")
     add_run_arguments(parser, "part2")

@@ -35,6 +35,7 @@ from common.machine import seeded_generator
 from common.paths import readable, short_path
 from part3.citation import LabelledGraph
 from part3.graph import SparseMatrix, adjacency, identity
+from part3.rows import decode_table, numbered_rows
 
 PARTS = ("train", "validation", "test")
 SPLITS = {  # how a table may write them
@@ -240,38 +241,19 @@ def read_edges(path: Path, number: dict[str, int]) -> Tensor:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line and the values of each row, the header first; rows without any value are left out.
+    """Yield the line and the values of each row, the header first.
 
     Raises:
-        ValueError: the file is empty or no text, a quote is not closed, or a row has more or fewer values than the
-            first.
+        ValueError: the file is empty or cannot be read, or a row has more or fewer values than the first.
     """
-    where, content = short_path(path), path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = len((content[: error.start] + b".").splitlines())
-        raise InputError(f"{where}, line {line}: no text in UTF-8: save the table as CSV in UTF-8") from None
-    if "\0" in text:
-        line = len((content[: content.index(b"\0")] + b".").splitlines())
-        raise InputError(f"{where}, line {line}: a byte of zero: save the table as CSV in UTF-8")
-    if not text.strip():
-        raise InputError(f"{where} is empty")
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=find_delimiter(text), skipinitialspace=True, strict=True)
-    line, width = 1, 0
-    try:
-        for row in reader:
-            values = [value.strip() for value in row]
-            if any(values):
-                width = width or len(values)
-                if len(values) != width:
-                    found = f"{len(values)} value{'s' if len(values) > 1 else ''}, but the first row has {width}"
-                    raise InputError(f"{where}, line {line}: the row has {found}")
-                yield line, values
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{where}, line {line}: this cannot be read as CSV ({error})") from None
+    where, width = short_path(path), 0
+    text = decode_table(path.read_bytes(), where)
+    for line, values in numbered_rows(text, find_delimiter(text), where):
+        width = width or len(values)
+        if len(values) != width:
+            found = f"{len(values)} value{'s' if len(values) > 1 else ''}, but the first row has {width}"
+            raise InputError(f"{where}, line {line}: the row has {found}")
+        yield line, values
     if not width:
         raise InputError(f"{where} is empty")
 

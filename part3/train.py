@@ -35,8 +35,8 @@ from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
+    non_empty,
     non_negative_float,
-    path_name,
     positive_float,
     positive_int,
     run_command,
@@ -278,9 +278,9 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--dataset", choices=("karate", *CITATION_GRAPHS), default="karate", help="the graph")
     add(
-        "--nodes", type=path_name, help="your own graph's nodes, a CSV table with columns id, label, split and features"
+        "--nodes", type=non_empty, help="your own graph's nodes, a CSV table with columns id, label, split and features"
     )
-    add("--edges", type=path_name, help="your own graph's edges, a CSV table with columns source and target")
+    add("--edges", type=non_empty, help="your own graph's edges, a CSV table with columns source and target")
     add("--directed", action="store_true", help="edges of your own graph lead from source to target only")
     add("--model", choices=DEFAULTS, default="gcn", help="the network; sets the defaults below; mlp: gcn without edges")
     add(
@@ -309,7 +309,7 @@ def build_parser() -> ArgumentParser:
     )
     add("--seed", type=seed_number, default=0, help="seed of the first run's weights, dropout and random split")
     add("--print_every", type=positive_int, help="epochs between two logged ones; default a twentieth, at most 10")
-    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3")
     parser.set_defaults(**GCN_DEFAULTS)  # what --help shows
     return parser

@@ -6,7 +6,6 @@
 A tenth of the training images is set aside for validation.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.data import checksum_of
 from common.distributed import shard, world_size
 from common.errors import InputError
 from common.machine import seeded_generator
@@ -71,7 +71,8 @@ def load_images(dataset: str, data_dir: str | None = None, num_train: int | None
         raise InputError(f"num_train {num_train} is more than the {len(train):,} training images there are")
     train_images, validation_images = parts["train"].take(train[:num_train]), parts["train"].take(validation)
     mean, std = channel_statistics(train_images.pixels)
-    return ImageData(name, train_images, validation_images, parts["test"], mean, std, checksum_of(parts))
+    checksum = checksum_of(tensor for part in BATCHES for tensor in parts[part])[:32]
+    return ImageData(name, train_images, validation_images, parts["test"], mean, std, checksum)
 
 
 def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
@@ -180,14 +181,6 @@ def described(value: object) -> str:
         return f"something of type {type(value).__name__}"
     kind = "a tensor" if isinstance(value, Tensor) else "an ndarray"
     return f"{kind} {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
-
-
-def checksum_of(parts: dict[str, Images]) -> str:
-    content = hashlib.sha256()
-    for part in BATCHES:
-        for tensor in parts[part]:
-            content.update(tensor.contiguous().numpy().data)
-    return content.hexdigest()[:32]
 
 
 def draw_shapes() -> tuple[str, dict[str, Images]]:

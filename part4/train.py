@@ -34,7 +34,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from common.command import (
     ArgumentParser,
     add_run_arguments,
-    path_name,
+    non_empty,
     positive_float,
     positive_int,
     run_command,
@@ -222,7 +222,7 @@ def build_parser() -> ArgumentParser:
     add("--seed", type=seed_number, default=42, help="seed of weights, order, augmentation and dropout")
     interval = "steps between two logged training batches; default a twentieth of all, at most 50"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4")
     return parser
 

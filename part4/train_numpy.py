@@ -30,7 +30,7 @@ from common.command import (
     ArgumentParser,
     add_run_arguments,
     fraction,
-    path_name,
+    non_empty,
     positive_float,
     positive_int,
     run_command,
@@ -205,7 +205,7 @@ def build_parser() -> ArgumentParser:
     add("--seed", type=seed_number, default=0, help="seed of weights and batches")
     interval = "steps between two logged training batches; default a twentieth of all, at most 10"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part4", device=False)
     return parser
 

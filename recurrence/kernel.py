@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from common.data import cache_folder
+from common.data import cache_folder, sha256_of
 from common.errors import InputError
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -35,7 +35,7 @@ FLAGS = ("-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-a
 
 def version() -> str:
     """Return what tells two kernels apart: 12 digits that change with the source."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    return sha256_of(SOURCE)[:12]
 
 
 @cache
@@ -76,12 +76,12 @@ def _compiled(compiler: list[str], flags: list[str], openmp: Path, key: str) -> 
     """Return the compiled file of this key. Its name ends in its checksum; one that does not match it is not used."""
     folder = cache_folder()
     for path in folder.glob(f"{key}-*.so"):
-        if path.stem == f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}":
+        if path.stem == f"{key}-{sha256_of(path)}":
             return path
     with TemporaryDirectory(dir=folder) as temporary:
         path = Path(temporary, "kernel.so")
         _compile(compiler, flags, openmp, path)
-        return path.replace(folder / f"{key}-{hashlib.sha256(path.read_bytes()).hexdigest()}.so")
+        return path.replace(folder / f"{key}-{sha256_of(path)}.so")
 
 
 def find_compiler() -> list[str]:

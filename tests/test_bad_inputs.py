@@ -15,7 +15,6 @@ import torch
 
 from common.errors import CommandError
 from tests.harness import POSIX, ROOT
-from tests.tried import Tried
 
 pytestmark = POSIX
 SCRIPTS = ("part1.train", "part2.train", "part3.train", "part3.qm9.train", "part4.train", "part4.train_numpy")
@@ -42,12 +41,6 @@ VALUES = (
     *("2147483647", "2147483648", "9223372036854775807", "18446744073709551616", "0x10", "1_0", "١", "None", "True"),
     *("a\nb", "\x1b[31m", "\udcff", "é", "--", "-", "a b", "/dev/null", "~", "*", "a/" * 2000, "x" * 5000),
 )
-
-
-@pytest.fixture(scope="module")
-def tried():
-    with Tried() as tried:
-        yield tried
 
 
 def small(module):

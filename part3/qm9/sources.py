@@ -1,6 +1,5 @@
 """Where molecules come from: the built-in ones, a table of SMILES and energies, or PyTorch Geometric's QM9."""
 
-import codecs
 import csv
 import hashlib
 import io
@@ -18,6 +17,7 @@ from common.data import cache_folder, cached_tensors, data_path, input_file
 from common.errors import InputError
 from common.paths import short_path
 from part3.qm9.molecules import BOND_TYPES, ELEMENTS, HARTREE, KCAL_PER_MOL, Molecules, import_optional
+from part3.rows import decode_table, numbered_rows
 
 BUILT_IN = Path(__file__).resolve().parent / "assets" / "molecules.csv"
 FORMAT = 2  # of the cache; raise it when `read_table` makes something else of a line
@@ -138,10 +138,10 @@ def read_table(content: bytes, name: str, columns: Columns = DEFAULT) -> dict[st
     """
     if columns.unit not in UNITS or columns.kind not in (None, *KINDS):
         raise InputError(f"unit must be one of {', '.join(UNITS)}, and kind one of {', '.join(KINDS)}, or None")
-    text = _decode(content, name)
+    text = decode_table(content, name)
     delimiter, header = _read_header(text, columns, name)
     places, is_total = _find_columns(header, columns, name)
-    _, *lines = _split_lines(text, delimiter, name)
+    _, *lines = numbered_rows(text, delimiter, name)
     whole = text.endswith(("\n", "\r"))
     if lines and len(lines[-1][1]) < len(header) and not whole:
         raise InputError(f"{name} is truncated: it ends in the middle of line {lines[-1][0]}")
@@ -154,11 +154,11 @@ def read_table(content: bytes, name: str, columns: Columns = DEFAULT) -> dict[st
     with import_optional("rdkit.rdBase").BlockLogs():  # RDKit's complaints about broken SMILES: they are counted here
         for number, fields in progress:
             try:
-                if any(field.strip() for field in fields[len(header) :]):
+                if any(fields[len(header) :]):
                     raise _UnusableLine("more fields than the header")  # such as -0,5 where commas separate
                 row = {what: fields[k] if k < len(fields) else "" for what, k in places.items()}
-                if any(set(field.strip()) & {"\n", "\r"} for field in row.values()):
-                    raise InputError(f"{name} cannot be read in line {number}: a quotation mark there is not closed")
+                if any(set(field) & {"\n", "\r"} for field in row.values()):
+                    raise InputError(f"{name}, line {number}: a quotation mark there is not closed")
                 canonical, molecule = _read_row(row, columns.unit, is_total)
             except _UnusableLine as reason:
                 skipped.setdefault(str(reason), []).append(number)
@@ -176,22 +176,6 @@ def read_table(content: bytes, name: str, columns: Columns = DEFAULT) -> dict[st
         "" if whole else f"it ends within line {lines[-1][0]}, without a line end: is the file whole?",
     ]
     return {"molecules": molecules._asdict(), "notes": [note for note in notes if note]}
-
-
-def _decode(content: bytes, name: str) -> str:
-    """Return the text of a file; raise an InputError that names the line where it is none, or if it is empty."""
-    content = content.removeprefix(codecs.BOM_UTF8)
-    text, wrong = "", content.find(b"\0")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        wrong = error.start
-    if wrong >= 0:
-        line = len((content[:wrong] + b"x").splitlines())
-        raise InputError(f"{name} is not a UTF-8 text with columns: line {line} holds the byte 0x{content[wrong]:02x}")
-    if not text.strip():
-        raise InputError(f"{name} is empty")
-    return text
 
 
 def _read_header(text: str, columns: Columns, name: str) -> tuple[str, list[str]]:
@@ -234,21 +218,6 @@ def _find_columns(header: list[str], columns: Columns, name: str) -> tuple[dict[
     return {what: where[0] for what, where in places.items() if where}, is_total
 
 
-def _split_lines(text: str, delimiter: str, name: str) -> list[tuple[int, list[str]]]:
-    """Return the number and the fields of every line that is not blank."""
-    # Strict: a quotation mark that is not closed would else make one field of all lines up to the next one.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    lines, number = [], 1
-    try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                lines.append((number, fields))
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{name} cannot be read in line {number}: {error}") from None
-    return lines
-
-
 def _energy_columns(columns: Columns) -> tuple[str, ...]:
     return ("g4mp2_atom", "u0") if columns.energy is None else (columns.energy,)
 
@@ -265,15 +234,15 @@ def _read_row(row: dict[str, str], unit: str, is_total: bool) -> tuple[str, Mole
     Raises:
         _UnusableLine: it cannot be used.
     """
-    canonical, elements, bonds, bond_types = _graph(row["smiles"].strip())
-    energy = _energy(row["energy"].strip()) * UNITS[unit]
+    canonical, elements, bonds, bond_types = _graph(row["smiles"])
+    energy = _energy(row["energy"]) * UNITS[unit]
     if is_total:
         energy -= sum(ATOM_ENERGIES[ELEMENTS[element]] for element in elements.tolist())
     split = UNKNOWN_SPLIT
     if "split" in row:
-        if row["split"].strip().lower() not in SPLITS:
+        if row["split"].lower() not in SPLITS:
             raise _UnusableLine("an unknown split")
-        split = SPLITS.index(row["split"].strip().lower())
+        split = SPLITS.index(row["split"].lower())
     return canonical, Molecules(
         elements=elements,
         num_atoms=torch.tensor([len(elements)]),

@@ -9,7 +9,6 @@ After every epoch the model is validated, and the weights with the lowest valida
 end these are tested twice: on the test molecules as they are, and with their atoms renumbered (question 3.6c).
 """
 
-import hashlib
 import math
 import sys
 from argparse import Namespace
@@ -30,13 +29,14 @@ from torch.optim.lr_scheduler import LambdaLR
 from common.command import (
     ArgumentParser,
     add_run_arguments,
+    non_empty,
     non_negative_int,
-    path_name,
     positive_float,
     positive_int,
     run_command,
     seed_number,
 )
+from common.data import checksum_of
 from common.errors import CommandError
 from common.machine import get_device, seeded_generator
 from common.run_folder import RunFolder
@@ -256,10 +256,7 @@ def read_source(args: Namespace, data_dir: str | None) -> Molecules:
 
 def check_molecules(run: RunFolder, source: Molecules) -> None:
     """Record a checksum of all molecules; raise a CommandError where a resumed run was trained on other ones."""
-    checksum = hashlib.sha256()
-    for tensor in source:
-        checksum.update(tensor.cpu().numpy().tobytes())
-    molecules = {"number": len(source.energies), "sha256": checksum.hexdigest()}
+    molecules = {"number": len(source.energies), "sha256": checksum_of(source)}
     if run.keep("molecules", molecules) != molecules:
         raise CommandError(f"{run} was trained on other molecules or energies: resume it with its own")
 
@@ -316,7 +313,7 @@ def build_parser() -> ArgumentParser:
     datasets = ("builtin", "qm9")
     source.add_argument("--dataset", choices=datasets, default="builtin", help="100 molecules, or QM9 (downloaded)")
     table = "instead: a table of SMILES and energies at 0 K, separated by commas, semicolons or tabs"
-    source.add_argument("--smiles_csv", type=path_name, help=table)
+    source.add_argument("--smiles_csv", type=non_empty, help=table)
     add("--smiles_column", default="smiles", help="table: its column of SMILES")
     add("--energy_column", help="table: its column of energies; default g4mp2_atom, or else u0")
     add("--energy_unit", type=str.lower, choices=tuple(UNITS), default="hartree", help="table: unit of its energies")
@@ -332,7 +329,7 @@ def build_parser() -> ArgumentParser:
     add("--seed", type=seed_number, default=42, help="seed of weights, order and renumbering")
     interval = "steps between two logged training batches; default a twentieth of all, at most 50"
     add("--print_every", type=positive_int, help=interval)
-    add("--data_dir", type=path_name, help="folder of the data sets; default $DATA_DIR, else data/")
+    add("--data_dir", type=non_empty, help="folder of the data sets; default $DATA_DIR, else data/")
     add_run_arguments(parser, "part3/qm9")
     return parser
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import grad
 
-from benchmarks.part1 import lstm_loop, model_variants, rnn_loop, train
+from benchmarks.loops import FROM_ZEROS
+from benchmarks.part1 import model_variants, train
 from part1 import vanilla_rnn
 from recurrence.lstm import lstm_states
 from recurrence.rnn import rnn_states
@@ -12,7 +13,7 @@ from recurrence.rnn import rnn_states
 T, B, n = 5, 3, 4
 
 
-@pytest.mark.parametrize("gates, loop", [(1, rnn_loop), (4, lstm_loop)])
+@pytest.mark.parametrize("gates, loop", [(1, FROM_ZEROS["RNN"]), (4, FROM_ZEROS["LSTM"])])
 def test_the_plain_loops_compute_our_recurrences(gates, loop):
     z = torch.randn(T, B, gates * n, dtype=torch.float64, requires_grad=True)
     W = torch.randn(gates * n, n, dtype=torch.float64, requires_grad=True)
@@ -22,7 +23,7 @@ def test_the_plain_loops_compute_our_recurrences(gates, loop):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("gates, loop", [(1, rnn_loop), (4, lstm_loop)])
+@pytest.mark.parametrize("gates, loop", [(1, FROM_ZEROS["RNN"]), (4, FROM_ZEROS["LSTM"])])
 def test_models_side_by_side_get_their_own_gradients(gates, loop):
     W, gradients = torch.nn.Parameter(torch.randn(3, gates * n, n)), []
     for variant in model_variants(loop, torch.randn(3, T, B, gates * n), W).values():

@@ -14,9 +14,9 @@ from common.command import (
     StopRequest,
     command_line,
     fraction,
+    non_empty,
     non_negative_float,
     non_negative_int,
-    path_name,
     positive_float,
     positive_fraction,
     positive_int,
@@ -160,7 +160,7 @@ def test_an_input_error_is_a_value_error_for_who_calls_from_python():
         (non_negative_float, {"0": 0.0, "2.5": 2.5}, ["-1", "nan", "inf", "x", "1e-320", "1e39"]),
         (fraction, {"0": 0.0, "0.5": 0.5}, ["1", "-0.1", "nan", "x"]),
         (positive_fraction, {"1": 1.0, "0.5": 0.5}, ["0", "1.1", "nan", "x"]),
-        (path_name, {"a b": "a b"}, [""]),
+        (non_empty, {"a b": "a b"}, [""]),
     ],
 )
 def test_argument_types(kind, good, bad):

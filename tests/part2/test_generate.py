@@ -9,16 +9,9 @@ import torch
 from part2.generate import before
 from part2.model import choose, load_model
 from tests.harness import POSIX, ROOT
-from tests.tried import Tried
 
 pytestmark = POSIX
 SMALL = "--lstm_num_hidden 16 --embedding_size 8 --batch_size 8 --train_steps 40 --eval_every 20".split()
-
-
-@pytest.fixture(scope="module")
-def tried():
-    with Tried() as tried:
-        yield tried
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-import part4.cifar10 as cifar10
 import part4.sources as sources
 from common.data import data_path
 from common.errors import InputError
@@ -595,7 +594,7 @@ def test_augmentation_draws_from_its_generator():
 def test_the_synthetic_images_are_the_same_everywhere():
     """So that training curves of one machine can be compared with those of another."""
     a, b = draw_shapes()[1], draw_shapes()[1]
-    assert cifar10.checksum_of(a) == cifar10.checksum_of(b)
+    assert all(torch.equal(x, y) for part in a for x, y in zip(a[part], b[part]))
     assert a["test"].labels.bincount().tolist() == [100] * 10 and a["train"].pixels.dtype == torch.uint8
     assert a["train"].pixels.float().std(dim=(1, 2, 3)).min() > 5  # no image is empty
 

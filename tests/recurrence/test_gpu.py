@@ -11,8 +11,8 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from benchmarks.loops import lstm_loop, rnn_loop
 from recurrence import gpu
-from tests.recurrence.loops import lstm_loop, rnn_loop
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 

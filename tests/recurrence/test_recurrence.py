@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.loops import lstm_loop, rnn_loop
 from recurrence import lstm, rnn
 from recurrence.inputs import input_part
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 from recurrence.rnn import rnn_sequence
-from tests.recurrence.loops import lstm_loop, rnn_loop
 
 
 @pytest.fixture
