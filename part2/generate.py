@@ -1,4 +1,4 @@
-"""Let a trained model write (UvA 2021, question 2.4b-c; UvA 2019, question 2.1b-c and the bonus 2.2).
+"""Let a trained model write (UvA 2021, question 2.4b-c; UvA spring 2019, question 2.1b-c and the bonus 2.2).
 
     python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 200 --temperature 0.5
 

@@ -1,4 +1,4 @@
-"""What the LSTM learns from the fairy tales (UvA 2019, questions 2.1 and 2.2; UvA 2021, question 2.4).
+"""What the LSTM learns from the fairy tales (UvA spring 2019, questions 2.1 and 2.2; UvA 2021, question 2.4).
 
     python -m part2.experiments.grimm --jobs 2
 

@@ -1,4 +1,4 @@
-"""The receptive field of L layers: the Jacobian of a node's output, hop by hop (question 3.1b of UvA 2019).
+"""The receptive field of L layers: the Jacobian of a node's output, hop by hop (question 3.1b of UvA spring 2019).
 
     python -m part3.experiments.receptive_field
 

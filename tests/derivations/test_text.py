@@ -189,7 +189,7 @@ def test_entropy_grows_with_the_temperature():
         assert entropy(q).item() == pytest.approx((log_Z - (q * p).sum() / tau).item(), rel=1e-12)
 
 
-# UvA 2019 2.2
+# UvA spring 2019 2.2
 
 
 def test_carrying_the_state_writes_what_reading_again_would():
