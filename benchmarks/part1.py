@@ -42,7 +42,7 @@ from common.machine import num_cores
 from common.paths import ROOT, short_path
 from common.run_folder import RunFolder
 from part1 import lstm, vanilla_rnn
-from part1.dataset import HeldOutPalindromes, as_vectors, draw_palindromes
+from part1.dataset import HeldOutSequences, as_vectors, draw_palindromes
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
 from recurrence import kernel
@@ -353,7 +353,7 @@ def train(model_type: str, library: bool, train_steps: int, threads: int) -> tup
     Trained = library_model(Model) if library else Model
     stopwatch = Stopwatch()
     parts = (
-        ("drawing palindromes", HeldOutPalindromes, "draw_others"),
+        ("drawing palindromes", HeldOutSequences, "draw_others"),
         ("forward", Trained, "forward"),
         ("backward", Tensor, "backward"),
         ("clipping", nn.utils, "clip_grad_norm_"),

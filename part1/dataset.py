@@ -4,19 +4,19 @@ A palindrome of length T is decided by its left half, ceil(T/2) digits. The netw
 name the last one; the digits in between are irrelevant to the answer and merely disturb the memory.
 
 * `PalindromeDataset`: one palindrome for each item, as the handout's graders call it.
-* `draw_palindromes`, `HeldOutPalindromes`: whole batches at once, as `train.py` uses them.
+* `draw_palindromes`, `HeldOutSequences`: whole batches at once, as `train.py` uses them, also of the data sets in
+  `datasets.py`.
 """
 
 import math
 import secrets
 import sys
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-MAX_CODE_DIGITS = 18  # the digits of a left half that fit an int64
 
 
 class PalindromeDataset(torch.utils.data.Dataset):
@@ -27,6 +27,10 @@ class PalindromeDataset(torch.utils.data.Dataset):
     Args:
         seq_length: the palindrome's length T >= 1, target digit included.
         seed: of all items; None draws one from the operating system.
+
+    Attributes:
+        num_classes: number of targets.
+        num_different: how many palindromes of this length there are.
     """
 
     def __init__(self, seq_length: int, seed: int | None = None):
@@ -34,6 +38,8 @@ class PalindromeDataset(torch.utils.data.Dataset):
             raise ValueError(f"a palindrome has at least 1 digit, not {seq_length}")
         self.seq_length = seq_length
         self.seed = secrets.randbits(128) if seed is None else seed
+        self.num_classes = 10
+        self.num_different = 10 ** math.ceil(seq_length / 2)
         self._generator = np.random.default_rng(self.seed)
 
     def __len__(self) -> int:
@@ -48,6 +54,10 @@ class PalindromeDataset(torch.utils.data.Dataset):
         """Return the next (T,) float32 palindrome of the data set's own stream."""
         return self._palindrome(self._generator)
 
+    def draw(self, num: int, generator: torch.Generator) -> Tensor:
+        """Return (num, T) int64 palindromes, drawn in one call from a CPU generator."""
+        return draw_palindromes(num, self.seq_length, generator)
+
     def _palindrome(self, generator: np.random.Generator) -> np.ndarray:
         left = generator.integers(0, 10, math.ceil(self.seq_length / 2)).astype(np.float32)
         return np.concatenate((left, left[: self.seq_length // 2][::-1]))
@@ -59,54 +69,66 @@ def draw_palindromes(num: int, seq_length: int, generator: torch.Generator) -> T
     return torch.cat((left, left[:, : seq_length // 2].flip(1)), dim=1)
 
 
-class HeldOutPalindromes:
-    """Palindromes for validation and test, and training batches that never contain one of them.
+class BatchDataset(Protocol):
+    """What training needs of a data set: (num, L) int64 sequences drawn at once, each with its target as the last."""
 
-    With fewer than 20 palindromes of this length for each one held out, holding out is off (`exclusive` is False): the
-    sets are then plain random draws, and collisions are ignored, as the handout does.
+    seq_length: int
+    num_classes: int
+    num_different: int
+
+    def __init__(self, seq_length: int, seed: int | None = None): ...
+
+    def draw(self, num: int, generator: torch.Generator) -> Tensor: ...
+
+
+class HeldOutSequences:
+    """Sequences for validation and test, and training batches that never contain one of them.
+
+    With fewer than 20 different sequences for each one held out, holding out is off (`exclusive` is False): then the
+    sets are plain random draws, and collisions are ignored, as the handouts do.
 
     Args:
-        seq_length: the palindromes' length T.
+        dataset: what is drawn from.
         num_validation, num_test: how many to hold out, all different from each other where `exclusive`.
         generator: a CPU generator that draws them.
 
     Attributes:
-        validation: (num_validation, T) int64.
-        test: (num_test, T) int64.
+        validation: (num_validation, L) int64, targets last.
+        test: (num_test, L) int64, targets last.
     """
 
-    def __init__(self, seq_length: int, num_validation: int, num_test: int, generator: torch.Generator):
+    def __init__(self, dataset: BatchDataset, num_validation: int, num_test: int, generator: torch.Generator):
         num = num_validation + num_test
-        num_digits = min(math.ceil(seq_length / 2), MAX_CODE_DIGITS)
-        self.exclusive = 10**num_digits >= 20 * num
-        self._place_values = 10 ** torch.arange(num_digits)
+        self.dataset, self.exclusive = dataset, dataset.num_different >= 20 * num
         self._codes = torch.empty(0, dtype=torch.int64)
-        held_out = draw_palindromes(num, seq_length, generator)
+        held_out = dataset.draw(num, generator)
         if self.exclusive:
             while len(self._codes) < num:
-                more = draw_palindromes(num, seq_length, generator)
-                held_out = torch.cat((held_out, more))
-                _, first_places = np.unique(self._code(held_out), return_index=True)  # of each different palindrome
+                held_out = torch.cat((held_out, dataset.draw(num, generator)))
+                _, first_places = np.unique(hashed(held_out), return_index=True)  # of each different sequence
                 held_out = held_out[torch.from_numpy(np.sort(first_places))][:num]
-                self._codes = self._code(held_out).sort().values
-        self.seq_length = seq_length
+                self._codes = hashed(held_out).sort().values
         self.validation, self.test = held_out.split((num_validation, num_test))
 
     def draw_others(self, num: int, generator: torch.Generator) -> Tensor:
-        """Return (num, T) int64 palindromes for training, none of which is held out."""
-        palindromes = draw_palindromes(num, self.seq_length, generator)
+        """Return (num, L) int64 sequences for training, none of which is held out."""
+        sequences = self.dataset.draw(num, generator)
         while self.exclusive:
-            code = self._code(palindromes)
+            code = hashed(sequences)
             place = torch.searchsorted(self._codes, code).clamp_(max=len(self._codes) - 1)
             held_out = self._codes[place] == code
             if not held_out.any():
                 break
-            palindromes[held_out] = draw_palindromes(int(held_out.sum()), self.seq_length, generator)
-        return palindromes
+            sequences[held_out] = self.dataset.draw(int(held_out.sum()), generator)
+        return sequences
 
-    def _code(self, palindromes: Tensor) -> Tensor:
-        """Return the left half as one number, from at most its first 18 digits: (num,) int64."""
-        return palindromes[:, : len(self._place_values)] @ self._place_values
+
+def hashed(sequences: Tensor) -> Tensor:
+    """Return (num,) int64, a polynomial modulo 2^64 of each row of (num, L) integers: the same for the same row."""
+    multiplier, code = 6364136223846793005, sequences[:, 0].clone()
+    for column in sequences.t()[1:]:
+        code = code * multiplier + column + 1
+    return code
 
 
 def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
@@ -126,7 +148,25 @@ def as_vectors(digits: Tensor, input_dim: int) -> Tensor:
         )
     if input_dim == 1:
         return digits.unsqueeze(2)
-    whole = digits.long()
-    if digits.numel() and (whole.min() < 0 or whole.max() >= input_dim or (whole != digits).any()):
-        raise ValueError(f"one-hot vectors of size {input_dim} need whole digits from 0 to {input_dim - 1}")
-    return F.one_hot(whole, input_dim)
+    return F.one_hot(_whole(digits, input_dim, f"the digits of one-hot vectors of size {input_dim}"), input_dim)
+
+
+def as_symbols(x: Tensor, vocabulary_size: int) -> Tensor:
+    """Return (B, T) symbols, as a data set's items in a batch are or with one more axis of size 1, as int64.
+
+    Raises:
+        ValueError: another shape, or a symbol that is not whole or not below `vocabulary_size`.
+    """
+    if x.dim() == 3 and 1 in x.shape[1:]:
+        x = x.flatten(1)
+    if x.dim() != 2:
+        raise ValueError(f"the symbols must be (batch, length), not {tuple(x.shape)}")
+    return _whole(x, vocabulary_size, "symbols")
+
+
+def _whole(x: Tensor, end: int, name: str) -> Tensor:
+    """Return whole numbers from 0 to end - 1 as int64."""
+    whole = x.long()
+    if x.numel() and (whole.min() < 0 or whole.max() >= end or (whole != x).any()):
+        raise ValueError(f"{name} must be whole, from 0 to {end - 1}")
+    return whole

@@ -21,65 +21,32 @@ from torch import Tensor, nn
 
 if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from part1.dataset import as_vectors
+from part1.classifier import SequenceClassifier
 from part1.vanilla_rnn import random_orthogonal
-from recurrence.choice import RECURRENCES, check_recurrence
+from recurrence.choice import RECURRENCES
 from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 
-class LSTM(nn.Module):
-    """Equations 4-10; takes any batch size and any length.
+class LSTM(SequenceClassifier):
+    """Equations 4-10; the arguments are those of `SequenceClassifier`.
 
     Question 1.5b: the cell has 4 (n d + n^2 + n) parameters, whatever the length and the batch size; the output layer
     adds K n + K.
-
-    Args:
-        seq_length: T, the palindrome's length; used only by `init="chrono"`.
-        batch_size: kept for the handout's signature, not used.
-        input_dim: d, size of an input vector; 1 feeds the digit as a number, 10 as a one-hot vector.
-        num_hidden: n, size of the state.
-        num_classes: K, number of logits.
-        device: of the parameters.
-        init: see `reset_parameters`.
-        generator: CPU generator of the initial weights; PyTorch's global one by default.
-        recurrence: "loop", the equations step by step; "bptt", "compiled" or "triton", the faster twin in PyTorch's
-            operations, compiled for CPUs or in Triton for GPUs; "auto", the fastest there is.
-
-    Raises:
-        ValueError: an unknown `init` or `recurrence`.
     """
 
-    INITS = ("default", "orthogonal", "chrono")
+    INITS = ("default", "orthogonal", "chrono", "kaiming")
     RECURRENCES: tuple[str, ...] = RECURRENCES
 
-    def __init__(
-        self,
-        seq_length: int,
-        input_dim: int,
-        num_hidden: int,
-        num_classes: int,
-        batch_size: int,
-        device: str | torch.device = "cpu",
-        init: str = "default",
-        generator: torch.Generator | None = None,
-        recurrence: str = "auto",
-    ):
-        super().__init__()
-        check_recurrence(recurrence, self.RECURRENCES)
-        self.recurrence = recurrence
-        self.W_x = nn.Parameter(torch.empty(4 * num_hidden, input_dim))
-        self.W_h = nn.Parameter(torch.empty(4 * num_hidden, num_hidden))
-        self.b = nn.Parameter(torch.empty(4 * num_hidden))
-        self.W_ph = nn.Parameter(torch.empty(num_classes, num_hidden))
-        self.b_p = nn.Parameter(torch.empty(num_classes))
-        self.reset_parameters(init, generator, seq_length)
-        self.to(device)
+    def add_recurrence(self, d: int, n: int) -> None:
+        self.W_x = nn.Parameter(torch.empty(4 * n, d))
+        self.W_h = nn.Parameter(torch.empty(4 * n, n))
+        self.b = nn.Parameter(torch.empty(4 * n))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits p(T), (B, K), for (B, T) digits or (B, T, d) vectors."""
         h, _ = self.states(x)  # h(1) ... h(T), (T, B, n)
-        return h[-1] @ self.W_ph.T + self.b_p  # (10), at the last step
+        return self.output(h[-1])  # (10), at the last step
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return h(1) ... h(T), (T, B, n), and c(T), (B, n), from the initial `state` (h_0, c_0), zeros by default.
@@ -87,7 +54,7 @@ class LSTM(nn.Module):
         Raises:
             ValueError: digits or vectors, or the initial state, of another shape.
         """
-        x = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
+        x = self.vectors(x)  # (T, B, d)
         if self.recurrence != "loop":
             return lstm_sequence(x, state, self.W_x, self.W_h, self.b, self.recurrence)  # the same function, faster
 
@@ -118,14 +85,13 @@ class LSTM(nn.Module):
         * orthogonal: as default, with each of W_gh, W_ih, W_fh, W_oh a random rotation.
         * chrono: as default, with b_f = log U(1, T-1), b_i = -b_f and the other biases zero, so that the cells'
           forgetting times are spread over the whole sequence (Tallec and Ollivier 2018, section 2).
+        * kaiming: see `SequenceClassifier.reset_parameters`.
         """
-        if init not in self.INITS:
-            raise ValueError(f"LSTM has the initialisations {', '.join(self.INITS)}, not {init}")
-        n = self.W_h.shape[1]
-        for parameter in self.parameters():
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
+        super().reset_parameters(init, generator)
+        n = self.num_hidden
         b_g, b_i, b_f, b_o = self.b.chunk(4)
-        b_f += 1
+        if init != "kaiming":
+            b_f += 1
         if init == "orthogonal":
             self.W_h.copy_(torch.cat([random_orthogonal(n, generator) for _ in range(4)]))
         if init == "chrono":

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from part1 import lstm_numpy
-from part1.dataset import as_vectors
 from part1.lstm import LSTM
 
 
@@ -17,7 +16,7 @@ class NumPyLSTM(LSTM):
     RECURRENCES = ("numpy",)
 
     def states(self, x: Tensor, state: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        vectors = as_vectors(x, self.W_x.shape[1]).to(self.W_x).transpose(0, 1)  # (T, B, d)
+        vectors = self.vectors(x)  # (T, B, d)
         if state is None:
             zeros = vectors.new_zeros(vectors.shape[1], self.W_h.shape[1])
             state = zeros, zeros

@@ -15,61 +15,27 @@ from torch import Tensor, nn
 
 if not __package__:  # imported from inside part1/, as graders do
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from part1.dataset import as_vectors
-from recurrence.choice import RECURRENCES, check_recurrence
+from part1.classifier import SequenceClassifier
+from recurrence.choice import RECURRENCES
 from recurrence.inputs import check_sequence
 from recurrence.rnn import rnn_sequence
 
 
-class VanillaRNN(nn.Module):
-    """Equations 1 and 2; takes any batch size and any length.
+class VanillaRNN(SequenceClassifier):
+    """Equations 1 and 2; the arguments are those of `SequenceClassifier`."""
 
-    Args:
-        seq_length: T, the palindrome's length; used only by `init="orthogonal"`.
-        batch_size: kept for the handout's signature, not used.
-        input_dim: d, size of an input vector; 1 feeds the digit as a number, 10 as a one-hot vector.
-        num_hidden: n, size of the state.
-        num_classes: K, number of logits.
-        device: of the parameters.
-        init: see `reset_parameters`.
-        generator: CPU generator of the initial weights; PyTorch's global one by default.
-        recurrence: "loop", the equations step by step; "bptt", "compiled" or "triton", the faster twin in PyTorch's
-            operations, compiled for CPUs or in Triton for GPUs; "auto", the fastest there is.
-
-    Raises:
-        ValueError: an unknown `init` or `recurrence`.
-    """
-
-    INITS = ("default", "orthogonal", "identity", "bistable")
+    INITS = ("default", "orthogonal", "identity", "bistable", "kaiming")
     RECURRENCES: tuple[str, ...] = RECURRENCES
 
-    def __init__(
-        self,
-        seq_length: int,
-        input_dim: int,
-        num_hidden: int,
-        num_classes: int,
-        batch_size: int,
-        device: str | torch.device = "cpu",
-        init: str = "default",
-        generator: torch.Generator | None = None,
-        recurrence: str = "auto",
-    ):
-        super().__init__()
-        check_recurrence(recurrence, self.RECURRENCES)
-        self.recurrence = recurrence
-        self.W_hx = nn.Parameter(torch.empty(num_hidden, input_dim))
-        self.W_hh = nn.Parameter(torch.empty(num_hidden, num_hidden))
-        self.b_h = nn.Parameter(torch.empty(num_hidden))
-        self.W_ph = nn.Parameter(torch.empty(num_classes, num_hidden))
-        self.b_p = nn.Parameter(torch.empty(num_classes))
-        self.reset_parameters(init, generator, seq_length)
-        self.to(device)
+    def add_recurrence(self, d: int, n: int) -> None:
+        self.W_hx = nn.Parameter(torch.empty(n, d))
+        self.W_hh = nn.Parameter(torch.empty(n, n))
+        self.b_h = nn.Parameter(torch.empty(n))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits p(T), (B, K), for (B, T) digits or (B, T, d) vectors."""
         h = self.states(x)  # h(1) ... h(T), (T, B, n)
-        return h[-1] @ self.W_ph.T + self.b_p  # (2), at the last step
+        return self.output(h[-1])  # (2), at the last step
 
     def states(self, x: Tensor, h_0: Tensor | None = None) -> Tensor:
         """Return h(1) ... h(T), (T, B, n), from the initial state `h_0`, (B, n), zeros by default.
@@ -77,7 +43,7 @@ class VanillaRNN(nn.Module):
         Raises:
             ValueError: digits or vectors, or the initial state, of another shape.
         """
-        x = as_vectors(x, self.W_hx.shape[1]).to(self.W_hx).transpose(0, 1)  # (T, B, d)
+        x = self.vectors(x)  # (T, B, d)
         if self.recurrence != "loop":
             return rnn_sequence(x, h_0, self.W_hx, self.W_hh, self.b_h, self.recurrence)  # the same function, faster
 
@@ -93,9 +59,9 @@ class VanillaRNN(nn.Module):
     def reset_parameters(
         self, init: str = "default", generator: torch.Generator | None = None, seq_length: int = 1
     ) -> None:
-        """Draw all parameters anew.
+        """Draw all parameters anew; "default" is UvA 2021's.
 
-        * default: uniform in +-1/sqrt(n), as UvA 2021 prescribes.
+        * default, kaiming: see `SequenceClassifier.reset_parameters`.
         * orthogonal: W_hh a random rotation, which keeps a signal's length where tanh is near linear. To stay there the
           state, a sum of T rotated inputs that grows with sqrt(T), gets W_hx / sqrt(T); b_h zero.
         * identity: W_hh = I, a state that copies itself (Le et al. 2015, who pair it with ReLU); b_h zero.
@@ -103,17 +69,14 @@ class VanillaRNN(nn.Module):
           below 0.53 takes it from one to the other: it keeps the sign that the first inputs gave it (latching, Bengio
           et al. 1994).
         """
-        if init not in self.INITS:
-            raise ValueError(f"VanillaRNN has the initialisations {', '.join(self.INITS)}, not {init}")
-        n = self.W_hh.shape[0]
-        for parameter in self.parameters():
-            parameter.copy_(torch.empty(parameter.shape).uniform_(-(n**-0.5), n**-0.5, generator=generator))
+        super().reset_parameters(init, generator)
+        n = self.num_hidden
         if init == "orthogonal":
             self.W_hh.copy_(random_orthogonal(n, generator))
             self.W_hx.div_(seq_length**0.5)
         if init in ("identity", "bistable"):
             self.W_hh.copy_(torch.eye(n) * (2 if init == "bistable" else 1))
-        if init != "default":
+        if init in ("orthogonal", "identity", "bistable"):
             self.b_h.zero_()
 
     def to_torch(self) -> tuple[nn.RNN, nn.Linear]:

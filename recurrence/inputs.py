@@ -20,11 +20,12 @@ def input_part(x: Tensor, W_x: Tensor | None, b: Tensor | None) -> Tensor:
     Args:
         x: (T, B, d).
         W_x: (m, d).
-        b: (m,).
+        b: (m,); None for zeros.
     """
-    if W_x is None or b is None:
+    if W_x is None:
         return x.clone(memory_format=torch.contiguous_format)
-    return torch.addmm(b, x.reshape(-1, x.shape[2]), W_x.t()).unflatten(0, x.shape[:2])
+    rows = x.reshape(-1, x.shape[2])
+    return (rows @ W_x.t() if b is None else torch.addmm(b, rows, W_x.t())).unflatten(0, x.shape[:2])
 
 
 def input_gradients(d_a: Tensor, x: Tensor, W_x: Tensor | None, needs_d_x: bool) -> tuple[Tensor | None, ...]:

@@ -54,7 +54,7 @@ COLUMNS = (
     "converged",
     "steps",
     "seconds",
-    "test_palindromes",
+    "test_sequences",
     "test_is_disjoint_from_training",
 )
 

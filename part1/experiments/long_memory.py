@@ -32,7 +32,7 @@ NAME, GRADIENTS = "part1_long_memory", "part1_long_memory_gradients"
 LENGTHS = (5, 10, 20, 50, 100, 200, 500, 1000)
 NUM_SEEDS, NUM_SEEDS_LONGEST = 3, 5
 NUM_PALINDROMES = 50  # behind a gradient's norm
-# What reports on UvA spring 2019 say of their own curves (no tables): the RNN's, and the LSTM's, which from 35 on guesses.
+# What reports on UvA spring 2019 say of their curves (no tables): the RNN's; the LSTM's, which guesses from 35 on.
 PUBLISHED = {"RNN": [(5, 1.0), (10, 1.0), (15, 1.0)], "LSTM": [(20, 0.6), (40, 0.1), (60, 0.1)]}
 
 

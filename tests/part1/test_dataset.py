@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from part1.dataset import HeldOutPalindromes, PalindromeDataset, as_vectors, draw_palindromes
+from part1.dataset import HeldOutSequences, PalindromeDataset, as_vectors, draw_palindromes
 
 
 def generator(seed=0):
@@ -67,7 +67,7 @@ def test_batches_depend_on_the_generator_only():
 
 @pytest.mark.parametrize("T", [11, 60])
 def test_held_out_palindromes_are_never_drawn(T):
-    held_out = HeldOutPalindromes(T, 2_000, 10_000, generator())
+    held_out = HeldOutSequences(PalindromeDataset(T), 2_000, 10_000, generator())
     assert held_out.exclusive
     assert held_out.validation.shape == (2_000, T) and held_out.test.shape == (10_000, T)
     kept = torch.cat((held_out.validation, held_out.test))
@@ -81,14 +81,14 @@ def test_held_out_palindromes_are_never_drawn(T):
 
 
 def test_short_palindromes_are_too_few_to_hold_out():
-    held_out = HeldOutPalindromes(5, 2_000, 10_000, generator())
+    held_out = HeldOutSequences(PalindromeDataset(5), 2_000, 10_000, generator())
     assert not held_out.exclusive
     assert held_out.validation.shape == (2_000, 5) and held_out.test.shape == (10_000, 5)
     assert held_out.draw_others(64, generator()).shape == (64, 5)
 
 
 def test_held_out_targets_stay_uniform():
-    targets = HeldOutPalindromes(11, 2_000, 10_000, generator()).test[:, -1]
+    targets = HeldOutSequences(PalindromeDataset(11), 2_000, 10_000, generator()).test[:, -1]
     counts = torch.bincount(targets, minlength=10).double()
     assert ((counts - 1000) ** 2 / 1000).sum() < 27.9
 

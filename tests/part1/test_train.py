@@ -70,13 +70,13 @@ def test_the_run_folder(reference):
 def test_the_reported_accuracies_can_be_counted_again(reference):
     """From the checkpoint alone: the test set is drawn anew from the seed and the right answers counted by hand."""
     from common.machine import seeded_generator
-    from part1.dataset import HeldOutPalindromes
+    from part1.dataset import HeldOutSequences, PalindromeDataset
     from part1.vanilla_rnn import VanillaRNN
 
     checkpoint = torch.load(reference / "checkpoint.pt", weights_only=True)
     model = VanillaRNN(4, 1, 16, 10, 16)
     model.load_state_dict(checkpoint["model"])
-    test = HeldOutPalindromes(4, 2_000, 10_000, seeded_generator(0, "held out")).test
+    test = HeldOutSequences(PalindromeDataset(4), 2_000, 10_000, seeded_generator(0, "held out")).test
     right = sum(row.index(max(row)) == digit for row, digit in zip(model(test[:, :-1]).tolist(), test[:, -1].tolist()))
     result = json.loads((reference / "result.json").read_text())
     assert result["test_accuracy"] == right / 10_000
