@@ -227,14 +227,16 @@ def train(args: Namespace) -> None:
 
 
 def describe(args: Namespace, result: dict[str, Any], num_last: int, run: str) -> None:
-    T, palindromes = make_dataset(args.dataset, args.input_length).seq_length, args.dataset == "palindromes"
-    what = f"{args.model_type}, {f'palindromes of {T} digits' if palindromes else f'{args.dataset}, T = {T}'}"
+    sequences, largest = f"palindromes of {args.input_length + 1} digits", ""
+    if args.dataset != "palindromes":
+        sequences = f"{args.dataset}, T = {args.input_length}"
+        largest = f"; always naming the largest class {result['largest_class']:.4f}"
     print(
-        f"{what}: accuracy {result['test_accuracy']:.4f} on {NUM_TEST:,} "
+        f"{args.model_type}, {sequences}: accuracy {result['test_accuracy']:.4f} on {NUM_TEST:,} "
         f"{'unseen' if result['test_is_disjoint_from_training'] else 'fresh'} ones "
-        f"({result['last_10_batches_accuracy']:.4f} on the last {num_last} training batches; always naming the largest "
-        f"class {result['largest_class']:.4f}) after {result['steps']:,} steps, "
-        f"{'converged' if result['converged'] else 'not converged'}, {result['seconds']:.1f} s; run folder {run}"
+        f"({result['last_10_batches_accuracy']:.4f} on the last {num_last} training batches{largest}) after "
+        f"{result['steps']:,} steps, {'converged' if result['converged'] else 'not converged'}, "
+        f"{result['seconds']:.1f} s; run folder {run}"
     )
 
 
@@ -328,7 +330,7 @@ def check_data(parser: ArgumentParser, args: Namespace) -> None:
         parser.error(f"argument --input_length: {error}")
     args.num_classes = args.num_classes or classes
     if args.num_classes < classes:
-        parser.error(f"argument --num_classes: {args.dataset} of this length need at least {classes} classes")
+        parser.error(f"argument --num_classes: {args.dataset} need at least {classes} classes here")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The experiments' own computations: gradients of the states, optimizer paths, plans and figures."""
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +13,7 @@ from common.machine import seeded_generator
 from common.optimizers import OPTIMIZERS
 from part1 import train
 from part1.dataset import draw_palindromes
-from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers
+from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers, variants
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
 
@@ -160,6 +162,7 @@ def sweep(tmp_path, monkeypatch, capsys):
         (gradient_flow, "--lengths 2 --models RNN --families handout", ["part1_gradient_flow"]),
         (long_memory, "--lengths 2 --models RNN", ["part1_long_memory", "part1_long_memory_gradients"]),
         (optimizers, "--optimizers sgd", ["part1_optimizers", "part1_optimizer_paths"]),
+        (variants, "--families handout --lengths 3 --models GRU --datasets bss", ["part1_variants"]),
     ],
 )
 def test_the_smallest_sweep_is_drawn_beside_its_runs(script, words, names, sweep, tmp_path):
@@ -173,6 +176,23 @@ def test_the_smallest_sweep_is_drawn_beside_its_runs(script, words, names, sweep
     (results / f"{names[0]}.pdf").unlink()
     assert printed.endswith(sweep(script, words + " --draw_only")) and (results / f"{names[0]}.pdf").exists()
     assert all(run.parent.name.endswith("_train_steps_2") for run in tmp_path.rglob("result.json"))
+
+
+def test_variants_train_on_every_data_set(sweep, tmp_path, monkeypatch):
+    """Lengths are those of the data set: of palindromes one less is read."""
+    monkeypatch.setattr(train, "NUM_VALIDATION", 20)
+    monkeypatch.setattr(train, "NUM_TEST", 100)
+    printed = sweep(variants, "--lengths 4 --models GRU peepLSTM --seeds 0 1 --train_steps 1")
+    rows = read_results("part1_variants", tmp_path / "runs" / "part1" / "variants")
+    assert len(rows) == 7 * 2 * 2 and {row["T"] for row in rows} == {4}
+    configs = [json.loads(path.read_text())["arguments"] for path in tmp_path.rglob("config.json")]
+    assert {(c["dataset"], c["input_length"]) for c in configs} == {
+        ("palindromes", 3), ("randomcomb", 4), ("bss", 4), ("bipalindrome", 4),
+    }  # fmt: skip
+    assert "handout, bss, peepLSTM: T = 4 0." in printed and " ± 0." in printed
+    assert {path.name for path in (tmp_path / "runs" / "part1" / "variants").glob("*.pdf")} == {
+        "part1_variants.pdf", "part1_variants_longer.pdf",
+    }  # fmt: skip
 
 
 def test_draw_only_draws_what_there_is_of_a_sweep(sweep, tmp_path):

@@ -134,6 +134,35 @@ def test_long_memory_holds(tmp_path, model, T):
     assert result["converged"] and result["test_accuracy"] >= 0.99
 
 
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [
+        *((model, "bss") for model in ("RNN", "LSTM", "biLSTM", "peepLSTM", "NumPyLSTM")),
+        *(("GRU", dataset) for dataset in ("palindromes", "randomcomb", "bss", "bipalindrome")),
+    ],
+)
+def test_every_model_and_data_set_resumes_to_the_same_bits(model, dataset, tmp_path, tried):
+    words = ["--dataset", dataset, "--model_type", model, *SMALL[:-4], "--eval_every", "2", "--input_length", "4"]
+    for steps, folder, more in ((6, "whole", ()), (3, "halves", ()), (6, "halves", ("--resume",))):
+        ending = tried("part1.train", *words, "--train_steps", steps, "--run_dir", tmp_path / folder, *more)
+        assert ending.code == 0, ending
+    whole, halves = (contents(tmp_path / name)[0]["model"] for name in ("whole", "halves"))
+    assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    assert (dataset != "palindromes") == ("embedding" in whole)
+    assert ("always naming the largest class 0." in ending.out) == (dataset != "palindromes")
+
+
+def test_the_data_sets_of_uva_2020_have_its_defaults(tmp_path, tried):
+    words = ["--dataset", "bss", "--batch_size", "16", "--train_steps", "1", "--run_dir", tmp_path]
+    assert tried("part1.train", *words).code == 0
+    found = json.loads((tmp_path / "config.json").read_text())["arguments"]
+    expected = {"input_length": 6, "num_hidden": 256, "batch_size": 16, "optimizer": "adam", "learning_rate": 1e-3}
+    expected |= {"init": "kaiming", "max_norm": 10, "num_classes": 2, "input_dim": 1}
+    assert {name: found[name] for name in expected} == expected
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert 0.48 < result["largest_class"] < 0.53  # of 10,000 balanced ones
+
+
 @POSIX
 def test_killed_at_every_write(reference, tmp_path):
     """Two durable writes each for config, metrics and result; three for each of three checkpoints (metrics first),
@@ -148,7 +177,7 @@ def test_killed_at_every_write(reference, tmp_path):
 
 @POSIX
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["RNN", "LSTM", "NumPyLSTM"])
+@pytest.mark.parametrize("model", ["RNN", "LSTM", "NumPyLSTM", "GRU"])
 def test_killed_at_random_moments(tmp_path, model):
     words = [
         "--model_type",
@@ -252,10 +281,27 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path):
         (["--preset", "photographic"], "argument --preset: invalid choice: 'photographic'"),
         (["--curriculum", "-1"], "argument --curriculum: must be at least 0, not -1"),
         (["--seed", "-1"], "argument --seed: must be at least 0"),
-        (["--num_classes", "5"], "at least 10 classes"),
-        (["--input_dim", "3"], "argument --input_dim: invalid choice: 3"),
-        (["--model_type", "GRU"], "argument --model_type: invalid choice: 'GRU'"),
-        (["--init", "chrono"], "RNN has default, orthogonal, identity, bistable, not chrono"),
+        (["--num_classes", "5"], "palindromes need at least 10 classes here"),
+        (["--input_dim", "3"], "argument --input_dim: of palindromes 1, digits as numbers, or 10, one-hot, not 3"),
+        (["--model_type", "Transformer"], "argument --model_type: invalid choice: 'Transformer'"),
+        (["--model_type", "gru"], "argument --model_type: invalid choice: 'gru'"),
+        (["--dataset", "digits"], "argument --dataset: invalid choice: 'digits'"),
+        (
+            ["--dataset", "bss", "--input_length", "19"],
+            "the length T of a BaumSweetSequenceDataset must be from 1 to 18",
+        ),
+        (["--dataset", "randomcomb", "--num_classes", "5"], "--num_classes: randomcomb need at least 6 classes here"),
+        (
+            ["--dataset", "bss", "--preset", "long_memory"],
+            "--preset: long_memory is for palindromes, with RNN and LSTM",
+        ),
+        (["--model_type", "GRU", "--preset", "long_memory"], "--preset: long_memory is for palindromes, with RNN and"),
+        (["--model_type", "peepLSTM", "--init", "chrono"], "--init: peepLSTM has default, kaiming, not chrono"),
+        (
+            ["--model_type", "GRU", "--recurrence", "compiled"],
+            "argument --recurrence: GRU has loop, bptt, not compiled",
+        ),
+        (["--init", "chrono"], "RNN has default, orthogonal, identity, bistable, kaiming, not chrono"),
         (["--model_type", "NumPyLSTM", "--recurrence", "bptt"], "argument --recurrence: NumPyLSTM has numpy, not bptt"),
         (["--recurrence", "fast"], "argument --recurrence: invalid choice: 'fast'"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
@@ -310,10 +356,12 @@ def test_every_flag_changes_the_training(tmp_path, reference):
     base = contents(reference)[0]["model"]
     changes = [
         *(["--optimizer", name] for name in ("adam", "sgd", "momentum", "adagrad", "adadelta")),
-        *(["--init", name] for name in ("orthogonal", "identity", "bistable")),
+        *(["--init", name] for name in ("orthogonal", "identity", "bistable", "kaiming")),
         *(["--learning_rate", "0.01"], ["--max_norm", "0.01"], ["--seed", "1"], ["--batch_size", "17"]),
         *(["--input_dim", "10"], ["--num_hidden", "17"], ["--num_classes", "11"], ["--input_length", "4"]),
-        *(["--model_type", "LSTM"], ["--train_steps", "59"], ["--curriculum", "1"], ["--preset", "long_memory"]),
+        *(["--model_type", name] for name in ("LSTM", "GRU", "biLSTM", "peepLSTM")),
+        *(["--dataset", name, "--optimizer", "rmsprop"] for name in ("randomcomb", "bss", "bipalindrome")),
+        *(["--train_steps", "59"], ["--curriculum", "1"], ["--preset", "long_memory"]),
         ["--recurrence", "loop"],
     ]
     seen = [base]
