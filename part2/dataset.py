@@ -31,6 +31,7 @@ from common.errors import InputError
 from common.paths import short_path
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # replaces held-out characters that do not occur in the training text
+HELD_OUT = 0.1  # share of a text, at its end, that training keeps apart
 MAX_HELD_OUT = 1_000_000  # characters: enough for a perplexity of four digits
 IN_MEMORY = 64 * 2**20  # bytes: a larger text is encoded to a file
 CHUNK = 2**20  # characters read at a time

@@ -1,16 +1,21 @@
-"""Let a trained model write (UvA 2021, question 2.4b-c; UvA spring 2019, question 2.1b-c and the bonus 2.2).
+"""Let a trained model write: draw characters, or search for the likeliest text.
 
     python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 200 --temperature 0.5
+    python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 40 --beam_size 5 --num_samples 3
 
-The model reads the prompt, keeps its state, and adds one character after the other; each costs the same, however long
-the text has become. Several prompts or samples are written one after the other, each from random numbers of its own.
+UvA 2021, question 2.4b-c; UvA spring 2019, 2.1b-c and the bonus 2.2; UvA November 2019, also the bonus 2.3. The model
+reads the prompt, keeps its state, and adds one character after the other; each costs the same, however long the text
+has become. Several prompts or samples are written one after the other, each from random numbers of its own. With
+--beam_size nothing is drawn: the texts are written when the search has ended, the likeliest first.
 """
 
 import sys
 import unicodedata
+from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -24,38 +29,73 @@ from common.command import (
     non_empty,
     non_negative_float,
     non_negative_int,
+    positive_fraction,
     positive_int,
     run_command,
     seed_number,
 )
 from common.machine import get_device, seeded_generator
 from part2.dataset import decode, encode
-from part2.model import load_model
+from part2.model import TextGenerationModel, load_model
 from part2.poems import RARE
+
+TEMPERATURE, SEED = 0.5, 0
 
 
 def main() -> None:
-    args = build_parser().parse_args()
+    args = parse_arguments()
     model, checkpoint = load_model(args.checkpoint, get_device(args.device))
-    vocabulary, end = checkpoint["vocabulary"], checkpoint["end"]
+    vocabulary = checkpoint["vocabulary"]
     if args.no_rare and RARE in vocabulary:
         model.never_written.append(vocabulary.index(RARE))
     prompts = [encode(prompt, vocabulary) for prompt in args.prompt]
-    texts = [(number, prompt) for number, prompt in enumerate(prompts) for _ in range(args.num_samples)]
-    for number, (which, prompt) in enumerate(texts):
-        generator = seeded_generator(args.seed, f"text {number}")
-        if not prompt:  # as in training: from a random character
-            written = model.written_characters()
-            prompt = [written[int(torch.randint(len(written), (), generator=generator))]]
-        if len(texts) > 1:
-            print(f"--- {args.prompt[which]!r}, {number % args.num_samples + 1} of {args.num_samples}")
+    texts = (found if args.beam_size else drawn)(model, checkpoint, prompts, args)
+    for title, prompt, added in texts:
+        if len(prompts) * args.num_samples > 1:
+            print(f"--- {title}")
         print(printable(decode(prompt, vocabulary)), end="", flush=True)
-        numbers = model.write(torch.tensor(prompt).unsqueeze(1), args.temperature, generator, args.top_k)
-        added = (vocabulary[character] for character in islice(numbers, args.length))
-        characters = takewhile(lambda character: character != end, added)
+        characters = takewhile(lambda character: character != checkpoint["end"], (vocabulary[k] for k in added))
         for text in before(args.stop, characters) if args.stop else characters:
             print(printable(text), end="", flush=True)
         print()
+
+
+Text = tuple[str, list[int], Iterator[int]]  # title, prompt, and the characters that are added to it
+
+
+def drawn(
+    model: TextGenerationModel, checkpoint: dict[str, Any], prompts: list[list[int]], args: Namespace
+) -> Iterator[Text]:
+    """Yield the texts that are drawn, each while it is written."""
+    for number in range(len(prompts) * args.num_samples):
+        which, sample = divmod(number, args.num_samples)
+        generator = seeded_generator(args.seed, f"text {number}")
+        prompt = prompts[which] or random_character(model, generator)
+        numbers = model.write(torch.tensor(prompt).unsqueeze(1), args.temperature, generator, args.top_k, args.top_p)
+        title = f"{args.prompt[which]!r}, {sample + 1} of {args.num_samples}"
+        yield title, prompt, (int(character) for character in islice(numbers, args.length))
+
+
+def found(
+    model: TextGenerationModel, checkpoint: dict[str, Any], prompts: list[list[int]], args: Namespace
+) -> Iterator[Text]:
+    """Yield the likeliest texts that beam search finds, the best first."""
+    vocabulary = checkpoint["vocabulary"]
+    ends = [encode(end, vocabulary) for end in (checkpoint["end"], args.stop) if end and set(end) <= set(vocabulary)]
+    for which, prompt in enumerate(prompts):
+        prompt = prompt or random_character(model, seeded_generator(args.seed, f"text {which}"))
+        beams = model.beam_search(torch.tensor(prompt).unsqueeze(1), args.length, args.beam_size, ends)
+        log_p, lengths = beams.log_probabilities[0, : args.num_samples], beams.lengths[0].tolist()
+        for k in range(int(log_p.isfinite().sum())):
+            title = f"{args.prompt[which]!r}, {k + 1} of {args.num_samples}"
+            title += f", log-probability {log_p[k] / max(1, lengths[k]):.3f} a character"
+            yield title, prompt, iter(beams.texts[len(prompt) : len(prompt) + lengths[k], 0, k].tolist())
+
+
+def random_character(model: TextGenerationModel, generator: torch.Generator) -> list[int]:
+    """Return the first character of a text without a prompt: a random one, as in training."""
+    written = model.written_characters()
+    return [written[int(torch.randint(len(written), (), generator=generator))]]
 
 
 def before(stop: str, characters: Iterator[str]) -> Iterator[str]:
@@ -81,6 +121,20 @@ def printable(text: str) -> str:
     )
 
 
+def parse_arguments() -> Namespace:
+    parser = build_parser()
+    args = parser.parse_args()
+    if args.beam_size:
+        for name in ("temperature", "top_k", "top_p", "seed"):
+            if getattr(args, name) is not None and not (name == "seed" and "" in args.prompt):
+                parser.error(f"argument --{name}: not with --beam_size, which draws nothing")
+        if args.num_samples > args.beam_size:
+            parser.error(f"argument --num_samples: at most --beam_size, {args.beam_size}, not {args.num_samples}")
+    args.temperature = TEMPERATURE if args.temperature is None else args.temperature
+    args.seed = SEED if args.seed is None else args.seed
+    return args
+
+
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
@@ -89,16 +143,14 @@ def build_parser() -> ArgumentParser:
     add("--prompt", nargs="+", default=[""], help="beginning of the text; if empty, a random character")
     add("--length", type=non_negative_int, default=200, help="number of characters to add")
     add("--stop", type=non_empty, metavar="TEXT", help="end before this text, if the model writes it")
-    add(
-        "--temperature",
-        type=non_negative_float,
-        default=0.5,
-        help="draw from softmax(p / temperature); 0: always take the likeliest",
-    )
+    temperature = f"draw from softmax(p / temperature); 0: always take the likeliest (default: {TEMPERATURE})"
+    add("--temperature", type=non_negative_float, help=temperature)
     add("--top_k", type=positive_int, help="draw only among this many likeliest characters")
+    add("--top_p", type=positive_fraction, help="draw only among the likeliest that together have this probability")
+    add("--beam_size", type=positive_int, help="instead of drawing: search for the likeliest texts, with so many beams")
     add("--no_rare", action="store_true", help=f"poems: never write {RARE}, which stands for rare characters")
-    add("--num_samples", type=positive_int, default=1, help="number of texts from each prompt")
-    add("--seed", type=seed_number, default=0, help="seed of the draws")
+    add("--num_samples", type=positive_int, default=1, help="number of texts from each prompt; of beams, the best")
+    add("--seed", type=seed_number, help=f"seed of the draws (default: {SEED})")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
     return parser
 

@@ -16,10 +16,10 @@ W_ox], W_h and b alike.
 import math
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,8 +176,8 @@ class TextGenerationModel(nn.Module):
             (0: the share of each layer's outputs that training leaves out), `init` ("uniform"), `precision` ("float32";
             "bf16" computes all products in bfloat16, while parameters, cell states and logits stay in float32; in
             float32 on a CPU without instructions for it),
-            `recurrence` of the layers ("auto"), `never_written` (none: numbers of characters that `sample`, `complete`
-            and `write` leave out).
+            `recurrence` of the layers ("auto"), `never_written` (none: numbers of characters that `sample`, `complete`,
+            `write` and `beam_search` leave out).
         generator: CPU generator of the initial parameters; PyTorch's global one by default.
     """
 
@@ -260,6 +260,7 @@ class TextGenerationModel(nn.Module):
         temperature: float = 0.0,
         generator: torch.Generator | None = None,
         top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Iterator[Tensor]:
         """Yield, for ever, the characters that follow (T, B) prompts, T >= 1, as (B,) numbers on the CPU.
 
@@ -267,20 +268,84 @@ class TextGenerationModel(nn.Module):
 
         Args:
             top_k: draw among the k likeliest characters only.
+            top_p: draw among the likeliest characters only that together have this probability.
 
         Raises:
-            ValueError: a logit is infinite or not a number; a temperature or `top_k` that `choose` does not take.
+            ValueError: a logit is infinite or not a number; what `choose` does not take.
         """
         x, state = prompt, None
         while True:
-            with torch.no_grad():
-                logits, state = self._run(x.to(self.output.weight.device), state)
-                p = logits[-1].cpu()
-                if not p.isfinite().all():
-                    raise InputError("the model's logits are infinite or not numbers: its training has diverged")
-                p[:, self.never_written] = -torch.inf
-                x = choose(p, temperature, generator, top_k).unsqueeze(0)
+            p, state = self._read(x, state)
+            x = choose(p, temperature, generator, top_k, top_p).unsqueeze(0)
             yield x[0]
+
+    def beam_search(
+        self, prompt: Tensor, num_characters: int, beam_size: int, ends: Sequence[Sequence[int]] = ()
+    ) -> "Beams":
+        """Search for the likeliest texts that begin with each of (T, B) prompts, T >= 1 (UvA November 2019, 2.3).
+
+        For each prompt the S = `beam_size` best texts so far are kept. In each step the model reads the last character
+        of all of them at once, each is continued by each of the K characters, and the S best of the S K candidates are
+        kept; one that was dropped does not come back. The best have the highest log-probability per added character,
+        under the distribution from which `write` draws at temperature 1. S = 1 is the greedy choice.
+
+        A text that has ended is kept as it is and compared with those that go on; the search is over when all that are
+        kept have ended. Without `ends` all are equally long, and to divide by their length changes nothing.
+
+        Args:
+            num_characters: largest number of characters to add.
+            beam_size: S; fewer texts are found only where fewer are possible.
+            ends: a text ends where what was added to it ends with one of these.
+
+        Raises:
+            ValueError: a logit is infinite or not a number; a `beam_size` below 1.
+        """
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {beam_size}")
+        B, K = prompt.shape[1], self.vocabulary_size
+        added = prompt.new_empty(0, B)
+        log_p = torch.zeros(B, 1, dtype=torch.float64)  # of one text for each prompt at first, then of S texts
+        lengths = torch.zeros(B, 1, dtype=torch.int64)
+        ended = torch.zeros(B, 1, dtype=torch.bool)
+        stays = torch.full((K,), -torch.inf, dtype=torch.float64)
+        stays[0] = 0  # an ended text has one continuation, by a character that does not count
+        x, state = prompt, None
+        while len(added) < num_characters and not (ended | log_p.isinf()).all():
+            p, state = self._read(x, state)  # (B S, K), the texts of a prompt one after the other
+            step = torch.log_softmax(p.double(), dim=-1).view(*log_p.shape, K)
+            step[ended] = stays
+            candidates = log_p.unsqueeze(-1) + step  # (B, S, K)
+            lengths = lengths + ~ended
+            per_character = (candidates / lengths.unsqueeze(-1)).flatten(1)
+            # Stable: of equals the first, as in greedy choice
+            best = per_character.sort(dim=-1, descending=True, stable=True).indices[:, :beam_size]  # (B, S)
+            parent, x = best // K, (best % K).view(1, -1)
+            rows = (parent + log_p.shape[1] * torch.arange(B).unsqueeze(-1)).flatten()  # each text's among all, (B S,)
+            log_p = candidates.flatten(1).gather(1, best)
+            lengths, ended = lengths.gather(1, parent), ended.gather(1, parent)
+            state = [(h[rows], c[rows]) for h, c in state]
+            added = torch.cat([added[:, rows], x])
+            for end in ends:
+                if len(end) <= len(added):
+                    tail = added[len(added) - len(end) :]
+                    ended = ended | (tail == torch.tensor(end).unsqueeze(-1)).all(dim=0).view_as(ended)
+        S = log_p.shape[1]
+        texts = torch.cat([prompt.repeat_interleave(S, dim=1), added]).view(-1, B, S)
+        return Beams(texts, log_p, lengths)
+
+    @torch.no_grad()
+    def _read(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return what follows (T, B) characters: logits, (B, K) on the CPU, -inf for what is never written; the state.
+
+        Raises:
+            ValueError: a logit is infinite or not a number.
+        """
+        logits, state = self._run(x.to(self.output.weight.device), state)
+        p = logits[-1].cpu()
+        if not p.isfinite().all():
+            raise InputError("the model's logits are infinite or not numbers: its training has diverged")
+        p[:, self.never_written] = -torch.inf
+        return p, state
 
     @torch.no_grad()
     def reset_parameters(self, init: str = "uniform", generator: torch.Generator | None = None) -> None:
@@ -352,6 +417,19 @@ def drop(h: Tensor, probability: float) -> Tensor:
     return h * shard(kept)
 
 
+class Beams(NamedTuple):
+    """The texts that beam search has found, the best first.
+
+    texts: (T + L, B, S) character numbers, the prompt and what was added: at most L, and then what means nothing.
+    log_probabilities: (B, S) float64, of all characters that were added; -inf where fewer than S texts are possible.
+    lengths: (B, S) number of characters that were added, an end included.
+    """
+
+    texts: Tensor
+    log_probabilities: Tensor
+    lengths: Tensor
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> tuple[TextGenerationModel, dict[str, Any]]:
     """Return a trained model, in float32 and ready to write, and the checkpoint it comes from.
 
@@ -399,14 +477,23 @@ def _model_of(checkpoint: dict[str, Any]) -> TextGenerationModel:
 
 
 def choose(
-    logits: Tensor, temperature: float, generator: torch.Generator | None = None, top_k: int | None = None
+    logits: Tensor,
+    temperature: float,
+    generator: torch.Generator | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> Tensor:
     """Return one character number for each row of (B, K) logits p, drawn from softmax(p / temperature).
 
     At temperature 0 (or below 1e-30, by which float32 cannot divide) it is the likeliest.
 
+    Args:
+        top_k: draw among the k likeliest only.
+        top_p: draw among the nucleus only: the fewest likeliest whose probability, at this temperature and after
+            `top_k`, reaches top_p (Holtzman et al. 2020). At least one; with 1 all.
+
     Raises:
-        ValueError: a negative or infinite temperature, or a `top_k` below 1.
+        ValueError: a negative or infinite temperature, a `top_k` below 1, or a `top_p` not above 0 and at most 1.
     """
     if not 0 <= temperature < math.inf:
         raise ValueError(f"the temperature must be a finite number of at least 0, not {temperature}")
@@ -416,6 +503,25 @@ def choose(
         if top_k < 1:
             raise ValueError(f"top_k must be at least 1, not {top_k}")
         kept = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-        return kept.indices.gather(-1, choose(kept.values, temperature, generator).unsqueeze(-1)).squeeze(-1)
+        chosen = choose(kept.values, temperature, generator, top_p=top_p)
+        return kept.indices.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
     p = logits - logits.amax(dim=-1, keepdim=True)  # the same distribution, and safe for the smallest temperatures
-    return torch.multinomial(torch.softmax(p / temperature, dim=-1), 1, generator=generator).squeeze(-1)
+    q = torch.softmax(p / temperature, dim=-1)
+    if top_p is not None:
+        q = nucleus(q, top_p)
+    return torch.multinomial(q, 1, generator=generator).squeeze(-1)
+
+
+def nucleus(q: Tensor, top_p: float) -> Tensor:
+    """Return the probabilities (B, K), zero outside the fewest likeliest that reach `top_p`; they are not scaled up.
+
+    Raises:
+        ValueError: a `top_p` not above 0 and at most 1.
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if top_p == 1:
+        return q
+    falling, order = q.double().sort(dim=-1, descending=True, stable=True)
+    likelier = falling.cumsum(dim=-1) - falling  # the probability of all that stand before
+    return q.masked_fill((likelier >= top_p).gather(-1, order.argsort(dim=-1)), 0)

@@ -59,6 +59,7 @@ from common.paths import readable, short_path
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, default_interval
 from part2.dataset import (
+    HELD_OUT,
     UNKNOWN,
     Batch,
     ContiguousStreams,
@@ -74,7 +75,7 @@ from part2.model import INITS, LSTM, PRECISIONS, TextGenerationModel
 from part2.poems import END, FIRST_CHARACTERS, PoemBatches, PoemCorpus, held_out_poems
 from recurrence.choice import RECURRENCES, choose_recurrence
 
-HELD_OUT, NUM_SAMPLES, NUM_STAGES = 0.1, 5, 5
+NUM_SAMPLES, NUM_STAGES = 5, 5
 PROMPT = "Sleeping beauty is"
 # Defaults for poems. They are evaluated after each epoch; training ends when the held-out loss has risen.
 POEM_DEFAULTS = {

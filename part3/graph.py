@@ -162,16 +162,12 @@ def adjacency(
         ValueError: the edges have another form, or there is no node of that number.
     """
     edges = as_edge_index(edges)
-    smallest, largest = (int(edges.min()), int(edges.max())) if edges.numel() else (0, -1)
     if num_nodes is None:
         if not edges.numel():
             raise ValueError("of a graph without edges num_nodes must be given")
-        num_nodes = largest + 1
+        num_nodes = int(edges.max()) + 1
     num_nodes = as_size(num_nodes, "num_nodes")
-    if smallest < 0:
-        raise ValueError(f"an edge names node {smallest}: nodes are numbered from 0")
-    if largest >= num_nodes:
-        raise ValueError(f"an edge names node {largest}, but num_nodes is {num_nodes}: nodes are numbered from 0")
+    check_nodes_exist(edges, num_nodes)
     edges = edges[:, edges[0] != edges[1]]
     rows, columns = edges.flip(0) if directed else torch.cat([edges, edges.flip(0)], dim=1)
     A = SparseMatrix(rows, columns, torch.ones(len(rows), dtype=dtype, device=rows.device), (num_nodes, num_nodes))
@@ -197,6 +193,15 @@ def as_edge_index(edges: Tensor | Iterable[tuple[int, int]]) -> Tensor:
         hint = ": edges.t() is (2, E)" if len(shape) == 2 and shape[1] == 2 else ""
         raise ValueError(f"{expected}, not a {shape} tensor of {type_name(edges)}{hint}")
     return as_indices(edges, "edges")
+
+
+def check_nodes_exist(edges: Tensor, num_nodes: int) -> None:
+    """Raise a ValueError unless all numbers in the (2, E) edges are those of nodes, 0 to num_nodes - 1."""
+    smallest, largest = (int(edges.min()), int(edges.max())) if edges.numel() else (0, -1)
+    if smallest < 0:
+        raise ValueError(f"an edge names node {smallest}: nodes are numbered from 0")
+    if largest >= num_nodes:
+        raise ValueError(f"an edge names node {largest}, but num_nodes is {num_nodes}: nodes are numbered from 0")
 
 
 def is_node_number(node: Any) -> bool:
@@ -268,6 +273,19 @@ def normalise(A: SparseMatrix, how: str = "symmetric") -> SparseMatrix:
     if how == "random_walk":
         return A.with_values(A.values * torch.where(degree > 0, 1 / degree, 0)[A.rows])
     raise ValueError(f"the normalisation must be symmetric or random_walk, not {how}")
+
+
+def laplacian(A: SparseMatrix) -> SparseMatrix:
+    """Return L = D - A with the degrees D_ii = sum_j A_ij: (L X)_i = sum_j A_ij (X_i - X_j) (UvA 2025 3.1c).
+
+    Raises:
+        ValueError: A is not square.
+    """
+    if A.shape[0] != A.shape[1]:
+        raise ValueError(f"the adjacency must be (N, N), not {A.shape}")
+    diagonal = torch.arange(A.shape[0], device=A.rows.device)
+    rows, columns = torch.cat([A.rows, diagonal]), torch.cat([A.columns, diagonal])
+    return SparseMatrix(rows, columns, torch.cat([-A.values, A.row_sums()]), A.shape)
 
 
 def distances(A: SparseMatrix, node: int) -> Tensor:

@@ -3,6 +3,8 @@
     python part3/train.py                                            the karate club, in seconds
     python part3/train.py --dataset cora --model gcn --runs 100      Kipf and Welling's table
     python part3/train.py --dataset cora --model gat --runs 100      Veličković et al.'s
+    python part3/train.py --dataset cora --model gcnii --num_layers 32      a deep network (Chen et al. 2020)
+    python part3/train.py --dataset cora --model attention           the layers of part3/graph_cnn.py; or convolution
     python part3/train.py --nodes nodes.csv --edges edges.csv        your own graph: see part3/tables.py
 
 Every step sees the whole graph; the loss is the cross-entropy of the training nodes, with dropout on, which validation
@@ -50,16 +52,24 @@ from common.training import LoopState, Training, default_interval
 from part3.citation import CITATION_GRAPHS, LabelledGraph, load_graph, random_split
 from part3.gat import GAT
 from part3.gcn import GCN
+from part3.gcnii import GCNII
 from part3.graph import SparseMatrix, add_self_loops, identity, normalise
+from part3.graph_cnn import GraphAttention, GraphNetwork, MessageGraphConvolution
 from part3.tables import read_graph, write_predictions
 
-# Kipf and Welling (2017), section 5.2, and Veličković et al. (2018), section 3.3; the MLP is the GCN without its edges.
+# The layers of a `GraphNetwork`
+LAYERS: dict[str, type[MessageGraphConvolution | GraphAttention]] = {
+    "convolution": MessageGraphConvolution,
+    "attention": GraphAttention,
+}
+# Kipf and Welling (2017), section 5.2, and Veličković et al. (2018), section 3.3; the others learn as the GCN does.
 GCN_DEFAULTS = {"num_hidden": 16, "dropout": 0.5, "weight_decay": 5e-4, "learning_rate": 0.01, "epochs": 200}
 GAT_DEFAULTS = {"num_hidden": 8, "dropout": 0.6, "weight_decay": 5e-4, "learning_rate": 0.005, "epochs": 1000}
-DEFAULTS = {"gcn": GCN_DEFAULTS, "gat": GAT_DEFAULTS, "mlp": GCN_DEFAULTS}
+DEFAULTS = dict.fromkeys(("gcn", "gat", "mlp", "gcnii", *LAYERS), GCN_DEFAULTS) | {"gat": GAT_DEFAULTS}
 PUBMED_GAT_DEFAULTS = {"weight_decay": 1e-3, "learning_rate": 0.01, "output_heads": 8}
 MAX_DRAWN, MAX_NAMED = 300, 60  # nodes of a graph that is drawn, and of one that is drawn with names
 COLUMNS = ("run", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy")
+Network = GCN | GAT | GCNII | GraphNetwork
 
 
 @dataclass
@@ -210,12 +220,18 @@ def split_of_run(graph: LabelledGraph, kind: str, seed: int) -> LabelledGraph:
 
 
 def propagation_matrix(A: SparseMatrix, model: str, normalisation: str) -> SparseMatrix:
-    """Return the matrix by which the model multiplies: Â; for the MLP, which uses no edges, the identity."""
-    return identity(A.shape[0]) if model == "mlp" else normalise(add_self_loops(A), normalisation)
+    """Return what the model takes: Â; A for `GraphNetwork`; the identity for the MLP, which uses no edges."""
+    if model == "mlp":
+        return identity(A.shape[0])
+    return A if model in LAYERS else normalise(add_self_loops(A), normalisation)
 
 
-def build_model(model: str, sizes: list[int], dropout: float, heads: int, output_heads: int) -> GCN | GAT:
-    return GAT(sizes, heads, output_heads, dropout) if model == "gat" else GCN(sizes, dropout)
+def build_model(model: str, sizes: list[int], dropout: float, heads: int, output_heads: int) -> Network:
+    if model == "gat":
+        return GAT(sizes, heads, output_heads, dropout)
+    if model == "gcnii":
+        return GCNII(sizes[0], sizes[1], sizes[-1], num_layers=len(sizes) - 1, dropout=dropout)
+    return GraphNetwork(LAYERS[model], sizes, dropout) if model in LAYERS else GCN(sizes, dropout)
 
 
 def confidence_interval(accuracies: list[float]) -> float | None:
@@ -224,7 +240,7 @@ def confidence_interval(accuracies: list[float]) -> float | None:
 
 
 @torch.no_grad()
-def draw_graph(model: GCN | GAT, A: SparseMatrix, graph: LabelledGraph, path: Path) -> None:
+def draw_graph(model: Network, A: SparseMatrix, graph: LabelledGraph, path: Path) -> None:
     """Draw the nodes at the first two principal components of their learnt features, with their edges."""
     from matplotlib.collections import LineCollection
 
@@ -296,9 +312,9 @@ def build_parser() -> ArgumentParser:
     add("--heads", type=positive_int, default=8, help="gat: number of heads of all layers but the last")
     add("--output_heads", type=positive_int, default=1, help="gat: number of heads of the last layer, averaged")
     normalisations = ("symmetric", "random_walk")
-    add("--normalisation", choices=normalisations, default="symmetric", help="gcn: normalisation of the adjacency")
+    add("--normalisation", choices=normalisations, default="symmetric", help="gcn, gcnii: how A is normalised")
     add("--dropout", type=fraction, help="dropout rate of each layer's input; gat: also of attention and messages")
-    add("--weight_decay", type=non_negative_float, help="weight decay of the first layer; gat: of all layers")
+    add("--weight_decay", type=non_negative_float, help="weight decay of the first layer; gat, gcnii: of all layers")
     add("--learning_rate", "--lr", type=positive_float, help="learning rate of Adam")
     add("--epochs", type=positive_int, help="maximum number of epochs of a run, one step each")
     add(

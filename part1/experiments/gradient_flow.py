@@ -15,31 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from common.command import non_negative_int, positive_int, run_command
 from common.experiment import ExperimentParser, read_results, run_sweep, write_results
-from common.machine import seeded_generator
 from common.paths import short_path
-from common.run_folder import load_checkpoint
-from part1.dataset import as_vectors, draw_palindromes
 from part1.experiments.accuracy_by_length import (
     add_curve_selections,
     chosen_curves,
     length,
     training_job,
 )
-from part1.lstm import LSTM
-from part1.vanilla_rnn import VanillaRNN
-from recurrence.inputs import input_part
-from recurrence.lstm import lstm_states
-from recurrence.rnn import rnn_states
+from part1.grads_over_time import load_run, state_gradients
 
 NAME = "part1_gradient_flow"
 LENGTHS = (10, 30, 60)
 SEEDS = (0, 1, 2)
 NUM_PALINDROMES = 500
-MODELS: dict[str, type[VanillaRNN | LSTM]] = {"RNN": VanillaRNN, "LSTM": LSTM}
 
 
 def main() -> None:
@@ -70,37 +61,8 @@ def measure(args: Namespace) -> list[dict[str, Any]]:
 
 def gradient_norms(run_dir: Path, num_palindromes: int) -> dict[str, Tensor]:
     """Return |dL/dh(t)| of a finished run, before and after training, means over palindromes: (T-1,) each."""
-    checkpoint = load_checkpoint(run_dir / "checkpoint.pt")
-    settings = checkpoint["arguments"]
-    T, seed = settings["input_length"] + 1, settings["seed"]
-    sizes = T, settings["input_dim"], settings["num_hidden"], settings["num_classes"], settings["batch_size"]
-    model = MODELS[settings["model_type"]](*sizes, init=settings["init"], generator=seeded_generator(seed, "weights"))
-    model.double()  # what vanishes falls below float32
-    palindromes = draw_palindromes(num_palindromes, T, seeded_generator(seed, "gradient flow"))
-    norms = {}
-    for moment in ("initial", "trained"):
-        if moment == "trained":
-            model.load_state_dict(checkpoint["model"])
-        norms[moment] = state_gradients(model, palindromes).norm(dim=2).mean(dim=1)
-    return norms
-
-
-def state_gradients(model: VanillaRNN | LSTM, palindromes: Tensor) -> Tensor:
-    """Return dL/dh(t) of every palindrome's own cross-entropy L, along all paths: (T-1, B, n) for (B, T) palindromes.
-
-    The gradient of z(t) is d_a[t], and h(t) acts on L directly and through a(t+1) = z(t+1) + W h(t): so
-    dL/dh(t) = direct part + W^T d_a[t+1].
-    """
-    W_x, W, b = (model.W_x, model.W_h, model.b) if isinstance(model, LSTM) else (model.W_hx, model.W_hh, model.b_h)
-    x = as_vectors(palindromes[:, :-1], W_x.shape[1]).to(W_x).transpose(0, 1)  # (T-1, B, d)
-    z, zeros = input_part(x, W_x, b), x.new_zeros(x.shape[1], W.shape[1])
-    h = lstm_states(z, zeros, zeros, W, "bptt")[0] if isinstance(model, LSTM) else rnn_states(z, zeros, W)
-    logits = h[-1] @ model.W_ph.t() + model.b_p
-    loss = F.cross_entropy(logits, palindromes[:, -1], reduction="sum")  # a sum: each palindrome keeps its own gradient
-    d_h, d_a = torch.autograd.grad(loss, (h, z))
-    d_h = d_h.clone()
-    d_h[:-1] += d_a[1:] @ W.detach()
-    return d_h
+    models, palindromes = load_run(run_dir, num_palindromes)
+    return {moment: state_gradients(model, palindromes).norm(dim=2).mean(dim=1) for moment, model in models.items()}
 
 
 def mean_norms(rows: list[dict[str, Any]], family: str, model: str, T: int) -> dict[str, list[float]]:

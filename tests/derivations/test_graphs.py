@@ -1,7 +1,7 @@
 """The formulas of the report's section on graphs, written as printed and checked by brute force or autograd."""
 
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -9,7 +9,9 @@ import torch
 from part3.circulant import CirculantLayer, circle, circulant, dft_matrix, eigenvalues
 from part3.gat import GATLayer
 from part3.gcn import GCN, GCNLayer
-from part3.graph import add_self_loops, adjacency, distances, normalise
+from part3.gcnii import GCNII
+from part3.graph import add_self_loops, adjacency, distances, laplacian, normalise
+from part3.graph_cnn import GraphAttention, MatrixGraphConvolution, MessageGraphConvolution
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
@@ -147,6 +149,154 @@ def test_on_a_chain_L_hops_weigh_three_to_the_minus_L(L):
     walks = torch.linalg.matrix_power(A_hat, L)
     torch.testing.assert_close(walks[start, start + L], torch.tensor(3.0**-L, dtype=torch.float64), rtol=1e-12, atol=0)
     assert walks[start, start + L + 1] == 0
+
+
+SIX_2019 = "AB AE AF BC BD CD DF EF".split()  # the drawn graph of UvA November 2019
+SIX_2020 = "AB AE AF BD CD DF".split()
+
+
+def drawn(edges, names):
+    """The dense adjacency of a graph of named nodes."""
+    return adjacency([(names.index(a), names.index(b)) for a, b in edges], len(names), torch.float64).to_dense()
+
+
+@pytest.mark.parametrize(
+    ("edges", "rows", "updates"),
+    [
+        (SIX_2019, ["110011", "111100", "011100", "011101", "100011", "100111"], 3),
+        (SIX_2020, ["110011", "110100", "001100", "011101", "100010", "100101"], 4),
+    ],
+)
+def test_updates_until_C_is_heard_at_E(edges, rows, updates):
+    A = drawn(edges, "ABCDEF")
+    A_tilde = A + torch.eye(6)
+    assert A_tilde.tolist() == [[float(entry) for entry in row] for row in rows]
+    assert distances(sparse(A), 2)[4] == updates
+    heard = [torch.linalg.matrix_power(A_tilde, l)[4, 2].item() for l in range(1, updates + 2)]  # noqa: E741
+    assert heard[: updates - 1] == [0] * (updates - 1) and heard[updates - 1] == 2 and heard[updates] > 0
+    jacobian = torch.autograd.functional.jacobian(
+        lambda H: torch.linalg.matrix_power(normalised(A_tilde), updates) @ H, random_numbers(6, 1)
+    )
+    assert jacobian[4, 0, 2, 0] > 0
+
+
+def test_the_two_drawn_graphs_of_2025():
+    first, second = drawn("12 13 15 23 34".split(), "12345"), drawn("12 13 14 23 34".split(), "1234")
+    rows = [[0, 1, 1, 0, 1], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [0, 0, 1, 0, 0], [1, 0, 0, 0, 0]]
+    assert first.tolist() == rows
+    assert second.tolist() == [[0, 1, 1, 1], [1, 0, 1, 0], [1, 1, 0, 1], [1, 0, 1, 0]]
+    squared = [[3, 1, 1, 1, 0], [1, 2, 1, 1, 1], [1, 1, 3, 0, 1], [1, 1, 0, 1, 0], [0, 1, 1, 0, 1]]
+    assert (first @ first).tolist() == squared
+    L = [[3, -1, -1, -1], [-1, 2, -1, 0], [-1, -1, 3, -1], [-1, 0, -1, 2]]
+    assert laplacian(sparse(second)).to_dense().tolist() == L
+
+
+@pytest.mark.parametrize("A", [drawn("12 13 15 23 34".split(), "12345"), random_graph(7, seed=1)])
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_entries_of_powers_count_walks(A, n):
+    counts = torch.zeros_like(A)
+    for walk in product(range(len(A)), repeat=n + 1):
+        counts[walk[-1], walk[0]] += all(A[v, u] for u, v in pairwise(walk))
+    assert torch.equal(torch.linalg.matrix_power(A, n), counts)
+    if n == 2:
+        assert torch.equal(counts.diagonal(), A.sum(1))
+
+
+def test_the_laplacian_compares_a_node_with_its_neighbours():
+    A, X = random_graph(), random_numbers(12, 3)
+    F = laplacian(sparse(A)) @ X
+    for v in range(12):
+        neighbours = A[v].nonzero()[:, 0].tolist()
+        differences = torch.stack([X[v] - X[u] for u in neighbours])
+        torch.testing.assert_close(F[v], differences.sum(0), **EXACT)
+        torch.testing.assert_close(F[v], len(neighbours) * (X[v] - X[neighbours].mean(0)), **EXACT)
+        assert F[v].norm() <= len(neighbours) * differences.norm(dim=1).max() + 1e-12
+    energy = 0.5 * sum(A[u, v] * (X[u] - X[v]).square().sum() for u in range(12) for v in range(12))
+    torch.testing.assert_close((X * F).sum(), energy, **EXACT)
+    assert torch.linalg.eigvalsh(laplacian(sparse(A)).to_dense()).max() <= 2 * A.sum(1).max()
+
+
+def test_in_2025_s_graph_nodes_1_and_3_are_compared_with_all():
+    L, X = laplacian(sparse(drawn("12 13 14 23 34".split(), "1234"))), random_numbers(4, 2)
+    for v in (0, 2):
+        torch.testing.assert_close((L @ X)[v], 4 * (X[v] - X.mean(0)), **EXACT)
+    assert (L @ torch.eye(4, dtype=torch.float64)[:, :1]).flatten().tolist() == [3, -1, -1, -1]
+    assert (L @ torch.eye(4, dtype=torch.float64)[:, 1:2]).flatten().tolist() == [-1, 2, -1, 0]
+    spectrum = torch.tensor([0.0, 2, 4, 4], dtype=torch.float64)
+    torch.testing.assert_close(torch.linalg.eigvalsh(L.to_dense()), spectrum, **EXACT)
+
+
+def test_without_a_residual_all_nodes_point_one_way():
+    A, X = random_graph(), random_numbers(12, 5)
+    d, A_hat = A.sum(1) + 1, normalised(A + torch.eye(12))
+    smoothed = torch.linalg.matrix_power(A_hat, 2000) @ X
+    limit = torch.outer(d.sqrt(), d.sqrt() @ X) / d.sum()
+    torch.testing.assert_close(smoothed, limit, rtol=0, atol=1e-8)
+    directions = torch.nn.functional.normalize(smoothed, dim=1)
+    torch.testing.assert_close(directions @ directions.t(), torch.ones(12, 12, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_an_initial_residual_keeps_nodes_apart():
+    A, X, alpha = random_graph(), random_numbers(12, 5), 0.1
+    A_hat, one, H = normalised(A + torch.eye(12)), torch.eye(12, dtype=torch.float64), random_numbers(12, 5)
+    for _ in range(2000):
+        H = (1 - alpha) * A_hat @ H + alpha * X
+    limit = alpha * torch.linalg.solve(one - (1 - alpha) * A_hat, X)
+    torch.testing.assert_close(H, limit, rtol=0, atol=1e-10)
+    assert torch.linalg.matrix_rank(limit) == 5
+
+    model = GCNII(5, 5, 2, num_layers=300, lam=0, generator=torch.Generator().manual_seed(0)).double().eval()
+    H_0 = torch.relu(X @ model.W_in)  # with λ = 0 no layer has weights
+    limit = alpha * torch.linalg.solve(one - (1 - alpha) * A_hat, H_0)
+    torch.testing.assert_close(model.embed(normalise(add_self_loops(sparse(A))), X), limit, rtol=0, atol=1e-10)
+
+
+def convolution_example():
+    """A directed graph as a dense matrix and as edges, node 11 without neighbours; H, W, B."""
+    A = (random_numbers(12, 12, seed=3) > 0.8).double()
+    A[11] = 0
+    receiver, sender = A.nonzero().t()
+    return A, torch.stack([sender, receiver]), *(random_numbers(*shape, seed=1) for shape in ((12, 5), (3, 5), (3, 5)))
+
+
+def test_matrix_form_of_the_mean_convolution():
+    A, edge_index, H, W, B = convolution_example()
+    h_next = []
+    for v in range(12):
+        neighbours = [u for u in range(12) if A[v, u]]
+        mean = sum(H[u] for u in neighbours) / len(neighbours) if neighbours else torch.zeros_like(H[v])
+        h_next.append(torch.tanh(W @ mean + B @ H[v]))
+        torch.testing.assert_close((A @ H)[v], sum((H[u] for u in neighbours), torch.zeros_like(H[v])), **EXACT)
+    D_inverse = torch.diag(1 / A.sum(1).clamp(min=1))
+    torch.testing.assert_close(torch.tanh(D_inverse @ A @ H @ W.t() + H @ B.t()), torch.stack(h_next), **EXACT)
+    for Layer in (MatrixGraphConvolution, MessageGraphConvolution):
+        layer = Layer(5, 3).double()
+        layer.W.data, layer.B.data = W, B
+        torch.testing.assert_close(torch.tanh(layer(H, edge_index)).detach(), torch.stack(h_next), **EXACT)
+
+
+def test_only_B_lets_a_node_hear_itself():
+    _A, edge_index, H, W, B = convolution_example()
+    edge_index = edge_index[:, edge_index[0] != edge_index[1]]
+    layer = MessageGraphConvolution(5, 3).double()
+    layer.W.data = W
+    for own in (0 * B, B):
+        layer.B.data = own
+        jacobian = torch.autograd.functional.jacobian(lambda H: layer(H, edge_index), H)
+        for v in range(12):
+            torch.testing.assert_close(jacobian[v, :, v], own, **EXACT)
+    torch.testing.assert_close(layer(H, edge_index)[11], B @ H[11], **EXACT)
+
+
+def test_attention_over_all_nodes_does_not_see_the_edges():
+    A, H = random_graph(), random_numbers(12, 5)
+    H[1] = H[0]
+    assert not torch.equal(A[0], A[1])
+    layer = GraphAttention(5, 3, torch.Generator().manual_seed(0)).double()
+    everyone = layer(H, torch.cartesian_prod(torch.arange(12), torch.arange(12)).t())
+    torch.testing.assert_close(everyone[0], everyone[1], **EXACT)
+    along_edges = layer(H, A.nonzero().t())
+    assert not torch.allclose(along_edges[0], along_edges[1])
 
 
 @pytest.mark.parametrize("n", [3, 4, 7])

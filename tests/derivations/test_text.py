@@ -3,6 +3,7 @@
 import math
 from argparse import Namespace
 from collections import Counter
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from common.experiment import read_results
 from part2.dataset import TextDataset
-from part2.model import TextGenerationModel, choose
+from part2.model import TextGenerationModel, choose, nucleus
 from report.values import text
 
 K, d, n, T, B = 11, 5, 7, 6, 4
@@ -187,6 +188,87 @@ def test_entropy_grows_with_the_temperature():
         assert slope.item() == pytest.approx((variance / tau**3).item(), rel=1e-7) and slope > 0
         log_Z = torch.logsumexp(p / tau, 0)
         assert entropy(q).item() == pytest.approx((log_Z - (q * p).sum() / tau).item(), rel=1e-12)
+
+
+def test_temperature_as_a_factor():
+    """softmax(tau p), as in November 2019 and 2020, is our tau's reciprocal: there 2 is the colder one."""
+    p = 2 * draw(K)
+    for tau in (0.5, 1.0, 2.0):
+        assert torch.allclose(torch.softmax(tau * p, 0), tempered(p, 1 / tau), atol=1e-15)
+    entropies = [entropy(torch.softmax(tau * p, 0)) for tau in (0.5, 1.0, 2.0)]
+    assert entropies[0] > entropies[1] > entropies[2]
+    drawn = choose(p.expand(100_000, K), 1 / 2.0, torch.Generator().manual_seed(0)).bincount(minlength=K) / 100_000
+    assert torch.allclose(drawn.double(), torch.softmax(2.0 * p, 0), atol=5e-3)
+
+
+def test_the_nucleus_is_the_smallest_set():
+    """Of all sets of characters that reach P, none is smaller, and of those as small none is likelier."""
+    q = torch.softmax(draw(7), 0)
+    for P in (0.1, 0.5, 0.9, 0.99):
+        kept = nucleus(q.unsqueeze(0), P)[0] > 0
+        enough = [
+            (size, -q[list(chosen)].sum().item())
+            for size in range(1, 8)
+            for chosen in combinations(range(7), size)
+            if q[list(chosen)].sum() >= P
+        ]
+        size, minus_probability = min(enough)
+        assert kept.sum() == size and q[kept].sum().item() == pytest.approx(-minus_probability, abs=1e-15)
+
+
+# UvA November 2019 2.3
+
+
+def log_probabilities(model, prompt, added):
+    """ln P of the first 1, 2, ... L characters of (L, N) texts after a (T,) prompt: (L, N)."""
+    texts = torch.cat([prompt.unsqueeze(1).expand(-1, added.shape[1]), added])
+    with torch.no_grad():
+        log_p = torch.log_softmax(model(texts[:-1]), dim=-1).gather(-1, texts[1:].unsqueeze(-1))[..., 0]
+    return log_p[len(prompt) - 1 :].cumsum(dim=0)
+
+
+def test_beam_search_lies_between_greedy_and_exact():
+    """One beam is the greedy choice; with K^(L-1) the text is the likeliest of all K^L; five find it more often."""
+    L, found = 4, Counter()
+    texts = torch.tensor(list(product(range(4), repeat=L))).t()  # (L, 4^L)
+    for seed in range(20):
+        model, prompt = build(vocabulary_size=4, seed=seed), characters(3, 1, high=4, seed=seed)
+        with torch.no_grad():
+            model.output.weight *= 5
+        log_p = log_probabilities(model, prompt[:, 0], texts)[-1]
+        likeliest = texts[:, log_p.argmax()]
+        for S in (1, 5, 4 ** (L - 1)):
+            beams = model.beam_search(prompt, L, S)
+            found[S] += torch.equal(beams.texts[3:, 0, 0], likeliest)
+            assert beams.log_probabilities[0, 0] <= log_p.max() + 1e-12
+    assert found[1] < found[5] <= found[4 ** (L - 1)] == 20
+
+
+def test_a_text_is_never_likelier_than_its_beginning():
+    """So that, of texts of different length, the product of probabilities prefers the short ones; a mean does not."""
+    model = build()
+    log_p = log_probabilities(model, characters(3), characters(20, 50))  # (20, 50)
+    assert (log_p.diff(dim=0) < 0).all()
+    per_character = log_p / torch.arange(1, 21).unsqueeze(1)
+    assert (per_character.diff(dim=0) > 0).any() and (per_character.diff(dim=0) < 0).any()
+    p = torch.softmax(torch.tensor([0.0, 0.0, 1.0]), 0)  # always the same step; character 0 is the end
+    assert p[0] > p[2] ** 2 * p[0] and math.log(p[0]) < (2 * math.log(p[2]) + math.log(p[0])) / 3
+
+
+def test_the_likeliest_text_is_not_typical():
+    """Independent characters of probability 0.6 and 0.4: nearly all texts that are drawn have a share of 0.6."""
+    p, H = 0.6, -0.6 * math.log(0.6) - 0.4 * math.log(0.4)
+
+    def near_the_entropy(L):
+        """Return the probability that -ln P / L is within 0.05 of H: of k characters of 0.6 among L."""
+        counts = [k for k in range(L + 1) if abs(-(k * math.log(p) + (L - k) * math.log(1 - p)) / L - H) < 0.05]
+        return sum(math.comb(L, k) * p**k * (1 - p) ** (L - k) for k in counts)
+
+    assert near_the_entropy(10) < near_the_entropy(50) < 0.95 < 0.999 < near_the_entropy(200)
+    texts = [math.prod(p if one else 1 - p for one in text) for text in product((True, False), repeat=10)]
+    assert max(texts) == pytest.approx(p**10) and math.log(max(texts)) / 10 == pytest.approx(math.log(p))
+    assert -math.log(p) < H - 0.15  # likelier than typical texts, by far
+    assert sum(-P * math.log(P) for P in texts) / 10 == pytest.approx(H)  # the mean over what is drawn
 
 
 # UvA spring 2019 2.2

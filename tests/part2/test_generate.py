@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from part2.dataset import decode, encode
 from part2.generate import before
 from part2.model import choose, load_model
 from tests.harness import POSIX, ROOT
@@ -67,6 +68,55 @@ def test_seeds_temperatures_and_samples_are_independent(text, trained):
     assert len({part.split("\n", 1)[1] for part in several}) == 4
 
 
+def test_top_p_narrows_the_choice(text, trained):
+    def lines(*words):
+        return text(trained / "book", "--prompt", "the", "--length", 40, *words)
+
+    assert lines("--top_p", 1) == lines() == lines("--temperature", 0.5, "--seed", 0)
+    assert lines("--top_p", 1e-9) == lines("--temperature", 0) != lines("--top_p", 0.9)
+
+
+def test_beams_write_the_likeliest_texts(text, trained):
+    model, checkpoint = load_model(trained / "book")
+    prompts, vocabulary = ("the copy", "copy"), checkpoint["vocabulary"]
+    expected = ""
+    for prompt in prompts:
+        texts, log_p, _ = model.beam_search(torch.tensor(encode(prompt, vocabulary)).unsqueeze(1), 30, beam_size=4)
+        for k in range(2):
+            written = decode(texts[:, 0, k], vocabulary)
+            expected += f"--- {prompt!r}, {k + 1} of 2, log-probability {log_p[0, k] / 30:.3f} a character\n{written}\n"
+    words = ["--length", 30, "--beam_size", 4]
+    assert text(trained / "book", *words, "--num_samples", 2, "--prompt", *prompts) == expected
+    assert text(trained / "book", *words, "--prompt", "the copy") == expected.splitlines()[1] + "\n"
+    greedy = text(trained / "book", "--prompt", "the copy", "--temperature", 0)
+    assert text(trained / "book", "--prompt", "the copy", "--beam_size", 1) == greedy
+
+
+def test_beams_from_a_random_character(text, trained):
+    """Only there a seed has something to draw."""
+    first = {text(trained / "book", "--beam_size", 2, "--length", 0, "--seed", seed) for seed in range(9)}
+    assert len(first) > 3 and all(len(written) == 2 for written in first)
+
+
+def test_beams_end_where_they_should(text, trained):
+    """A poem's end and --stop end the search of a text, so that they count in its log-probability."""
+    words = ["--prompt", *"日紅", "--beam_size", 3, "--num_samples", 3, "--length", 60]
+    poems = text(trained / "poems", *words)
+    assert len(poems.splitlines()) == 12 and "□" not in text(trained / "poems", *words, "--no_rare")
+    model, checkpoint = load_model(trained / "book")
+    vocabulary, prompt = checkpoint["vocabulary"], torch.tensor([encode("t", checkpoint["vocabulary"])])
+    stop = decode(model.complete(prompt, 40)[20:22, 0], vocabulary)
+    texts, _, lengths = model.beam_search(prompt, 40, 2, [encode(stop, vocabulary)])
+    added = [decode(texts[1 : 1 + lengths[0, k], 0, k], vocabulary) for k in range(2)]
+    assert lengths.min() < 40
+    words = ["--prompt", "t", "--beam_size", 2, "--num_samples", 2, "--length", 40]
+    written = text(trained / "book", *words, "--stop", stop)
+    assert [part.split("\n", 1)[1] for part in written.split("--- ")[1:]] == [
+        f"t{one.removesuffix(stop)}\n" for one in added
+    ]
+    assert text(trained / "book", *words, "--stop", "\u00df") == text(trained / "book", *words)
+
+
 def test_poems_end_with_their_end(text, trained):
     written = text(trained / "poems", "--prompt", *"日紅山夜湖海月", "--temperature", 0.5, "--length", 500)
     assert len(written.splitlines()) == 14  # each poem on one line
@@ -101,6 +151,14 @@ def test_the_text_comes_as_it_is_written(trained):
         (["--temperature", "nan"], "must be a finite number of at least 0, not nan"),
         (["--length", "-1"], "argument --length: must be at least 0"),
         (["--top_k", "0"], "argument --top_k: must be at least 1"),
+        (["--top_p", "0"], "argument --top_p: must be above 0 and at most 1, not 0"),
+        (["--top_p", "1.1"], "argument --top_p: must be above 0 and at most 1, not 1.1"),
+        (["--beam_size", "0"], "argument --beam_size: must be at least 1, not 0"),
+        (["--beam_size", "2", "--temperature", "1"], "--temperature: not with --beam_size, which draws nothing"),
+        (["--beam_size", "2", "--top_k", "1"], "argument --top_k: not with --beam_size"),
+        (["--beam_size", "2", "--top_p", "1"], "argument --top_p: not with --beam_size"),
+        (["--beam_size", "2", "--seed", "0", "--prompt", "the"], "argument --seed: not with --beam_size"),
+        (["--beam_size", "2", "--num_samples", "3"], "argument --num_samples: at most --beam_size, 2, not 3"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
     ],
 )

@@ -3,6 +3,7 @@
 import doctest
 import math
 from argparse import Namespace
+from itertools import product
 
 import pytest
 import torch
@@ -231,6 +232,113 @@ def test_top_k_draws_among_the_likeliest():
     assert choose(p.expand(9, 4), 1.0, torch.Generator().manual_seed(0), top_k=99).shape == (9,)
     with pytest.raises(ValueError, match="top_k"):
         choose(p[None], 1.0, top_k=0)
+
+
+def test_top_p_draws_among_the_nucleus():
+    p = torch.tensor([0.05, 0.5, 0.15, 0.3]).log().expand(20_000, 4)
+
+    def shares(temperature=1.0, **limits):
+        drawn = choose(p, temperature, torch.Generator().manual_seed(0), **limits)
+        return pytest.approx((drawn.bincount(minlength=4) / 20_000).tolist(), abs=0.02)
+
+    for top_p in (0.6, 0.79):
+        assert shares(top_p=top_p) == [0, 5 / 8, 0, 3 / 8]
+    assert shares(top_p=0.81) == [0, 10 / 19, 3 / 19, 6 / 19]
+    for top_p in (1e-9, 0.49):
+        assert shares(top_p=top_p) == [0, 1, 0, 0]
+    assert shares(0.5, top_p=0.6) == [0, 1, 0, 0]  # the temperature comes first: 0.5^2 of a sum of 0.365
+    assert shares(top_k=2, top_p=0.6) == [0, 1, 0, 0]  # and top_k: 0.5 of 0.8
+    assert shares(top_k=2, top_p=0.63) == [0, 5 / 8, 0, 3 / 8]
+
+
+def test_a_nucleus_of_all_changes_no_draw():
+    logits = 5 * torch.randn(200, 50, generator=torch.Generator().manual_seed(0))
+    for top_k in (None, 7):
+        plain, all_kept = (choose(logits, 1.0, torch.Generator().manual_seed(1), top_k, top_p) for top_p in (None, 1))
+        assert torch.equal(plain, all_kept)
+    for wrong in (0, 1.5, math.nan):
+        with pytest.raises(ValueError, match="top_p must be above 0 and at most 1"):
+            choose(logits, 1.0, top_p=wrong)
+
+
+def log_probability(model, text, length):
+    """Log-probability of the last `length` characters of a (T,) text, which is read at once."""
+    model = model.double()
+    with torch.no_grad():
+        p = model(text[:-1, None])[:, 0]
+    p[:, model.never_written] = -math.inf
+    return F.cross_entropy(p[-length:], text[-length:], reduction="sum").neg().item()
+
+
+def all_texts(prompt, num_characters, ends):
+    """Every text that begins with a (T,) prompt, and how many characters were added to it."""
+    for added in product(range(3), repeat=num_characters):
+        ended = [k for k in range(1, num_characters) if any(added[max(0, k - len(end)) : k] == end for end in ends)]
+        if not ended or not any(added[ended[0] :]):  # of all that go on after an end, one stands for it
+            length = ended[0] if ended else num_characters
+            yield torch.cat([prompt, torch.tensor(added[:length])]), length
+
+
+@pytest.mark.parametrize("ends", [[], [(1,)], [(2, 0)], [(0, 0), (1,)]])
+def test_a_beam_wide_enough_finds_the_likeliest_of_all_texts(ends):
+    """K = 3 and L = 5: with K^(L-1) beams nothing is dropped before the last step."""
+    model, prompt = build(seed=4, vocabulary_size=3).double(), characters(4, 3, high=3)
+    with torch.no_grad():
+        model.output.weight *= 6  # far from uniform
+    found = model.beam_search(prompt, 5, beam_size=81, ends=ends)
+    for b in range(3):
+        texts = list(all_texts(prompt[:, b], 5, ends))
+        assert len(texts) == len({tuple(text.tolist()) for text, _ in texts}) and (len(texts) == 243 or ends)
+        scored = [(log_probability(model, text, length) / length, length, text) for text, length in texts]
+        scored = sorted(scored, key=lambda one: -one[0])[:81]
+        for k, (per_character, length, text) in enumerate(scored):
+            assert found.lengths[b, k] == length
+            assert torch.equal(found.texts[: 4 + length, b, k], text)
+            assert found.log_probabilities[b, k].item() == pytest.approx(per_character * length, abs=1e-10)
+
+
+def test_one_beam_is_the_greedy_choice():
+    model, prompt = build(seed=1), characters(4, 6)
+    found = model.beam_search(prompt, 40, beam_size=1)
+    assert torch.equal(found.texts[..., 0], model.complete(prompt, 40)) and (found.lengths == 40).all()
+    ties = build(init="zeros")
+    assert torch.equal(ties.beam_search(prompt, 5, beam_size=1).texts[..., 0], ties.complete(prompt, 5))
+
+
+def test_beams_take_their_states_along():
+    """Each log-probability is that of the whole text, read at once; the best comes first."""
+    model, prompt = build(seed=1, never_written=[3]).double(), characters(4, 6)
+    texts, log_p, lengths = model.beam_search(prompt, 30, beam_size=5)
+    assert torch.equal(texts[:4], prompt.unsqueeze(-1).expand(4, 6, 5)) and not (texts[4:] == 3).any()
+    assert (log_p.diff(dim=1) <= 0).all() and (lengths == 30).all()
+    for b, k in product(range(6), range(5)):
+        assert log_p[b, k].item() == pytest.approx(log_probability(model, texts[:, b, k], 30), abs=1e-10)
+    (alone,) = model.beam_search(prompt[:, 2:3], 30, beam_size=5).texts.unbind(1)
+    assert torch.equal(alone, texts[:, 2])
+
+
+def test_beams_read_one_character_at_a_time(monkeypatch):
+    model, read = build(), []
+    run = model._run
+    monkeypatch.setattr(model, "_run", lambda x, *rest, **named: read.append(tuple(x.shape)) or run(x, *rest, **named))
+    model.beam_search(characters(5, 3), 40, beam_size=4)
+    assert read == [(5, 3)] + [(1, 12)] * 39
+    read.clear()
+    model.beam_search(characters(5, 3), 40, beam_size=4, ends=[[k] for k in range(11)])
+    assert read == [(5, 3)]  # all have ended
+
+
+def test_fewer_texts_than_beams():
+    model, prompt = build(), characters(4, 2)
+    assert model.beam_search(prompt, 0, beam_size=5).texts.tolist() == prompt.unsqueeze(-1).tolist()
+    assert model.beam_search(prompt, 1, beam_size=50).log_probabilities.exp().sum(dim=1).tolist() == pytest.approx(
+        [1, 1]
+    )
+    log_p = model.beam_search(prompt, 2, beam_size=200, ends=[[k] for k in range(9)]).log_probabilities
+    assert (log_p.isfinite().sum(dim=1) == 9 + 2 * 11).all()  # 9 end at once, 2 go on
+    assert log_p.exp().sum(dim=1).tolist() == pytest.approx([1, 1])
+    with pytest.raises(ValueError, match="beam_size must be at least 1, not 0"):
+        model.beam_search(prompt, 1, beam_size=0)
 
 
 def test_samples_are_reproducible_and_do_not_leak_into_each_other():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from part3.graph import SparseMatrix, add_self_loops, adjacency, distances, identity, normalise
+from part3.graph import SparseMatrix, add_self_loops, adjacency, distances, identity, laplacian, normalise
 
 
 def random_graph(num_nodes, num_edges, seed=0):
@@ -263,6 +263,17 @@ def test_an_isolated_node_receives_its_own_message_or_none(how):
     assert normalise(add_self_loops(A), how).to_dense()[2].tolist() == [0, 0, 1]
     assert normalise(A, how).to_dense()[2].tolist() == [0, 0, 0]
     assert identity(3).to_dense().tolist() == torch.eye(3).tolist()
+
+
+def test_the_laplacian_is_networkx_s_and_adds_up_differences_to_neighbours():
+    networkx = pytest.importorskip("networkx")
+    A, X = random_graph(12, 20), torch.randn(12, 3, dtype=torch.float64)
+    L, graph = laplacian(A), networkx.from_numpy_array(A.to_dense().numpy())
+    np.testing.assert_array_equal(L.to_dense().numpy(), networkx.laplacian_matrix(graph).toarray())
+    differences = torch.stack([(A.to_dense()[i][:, None] * (X[i] - X)).sum(dim=0) for i in range(12)])
+    torch.testing.assert_close(L @ X, differences, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"the adjacency must be \(N, N\), not \(1, 2\)"):
+        laplacian(SparseMatrix([0], [1], torch.ones(1), (1, 2)))
 
 
 def test_distances_are_those_of_networkx():

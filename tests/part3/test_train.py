@@ -243,7 +243,7 @@ def test_without_validation_nodes_the_last_weights_are_tested(monkeypatch, tmp_p
     assert state["accuracies"] == [1] and state["epochs"] == [40] and not metrics["validation_loss"]
 
 
-@pytest.mark.parametrize("model", ["gcn", "gat"])
+@pytest.mark.parametrize("model", part3.train.DEFAULTS)
 def test_a_graph_without_edges_trains(model, monkeypatch, tmp_path):
     graph = toy(train=[0, 3], validation=[1], test=[2, 5])
     graph.A = adjacency(torch.empty(2, 0, dtype=torch.int64), 6)
@@ -267,9 +267,23 @@ def test_weight_decay_is_the_first_layers_alone_in_the_gcn_and_all_of_the_gat(mo
     assert len(everything["params"]) == 2 * 4
 
 
-def test_the_mlp_uses_no_edges():
+def test_the_matrix_that_each_model_takes():
     A = toy(train=[0], validation=[], test=[1]).A
-    assert torch.equal(part3.train.propagation_matrix(A, "mlp", "symmetric").to_dense(), torch.eye(6))
+    taken = {model: part3.train.propagation_matrix(A, model, "symmetric").to_dense() for model in part3.train.DEFAULTS}
+    assert torch.equal(taken["mlp"], torch.eye(6))  # it uses no edges
+    assert all(torch.equal(taken[model], A.to_dense()) for model in ("convolution", "attention"))
+    A_hat = normalise(add_self_loops(A)).to_dense()
+    assert all(torch.equal(taken[model], A_hat) for model in ("gcn", "gat", "gcnii"))
+
+
+def test_num_layers_is_the_number_of_hops():
+    """Of every model: what one node knows after three layers changes nothing four hops away."""
+    chain = adjacency([(k, k + 1) for k in range(5)])
+    for name in ("gcn", "gat", "gcnii", "convolution", "attention"):
+        model = part3.train.build_model(name, [6, 4, 4, 2], 0.0, 2, 1).eval()
+        A, X = part3.train.propagation_matrix(chain, name, "symmetric"), torch.rand(6, 6)
+        changed = (model(A, X) - model(A, torch.cat([X[:1] + 1, X[1:]]))).abs().sum(dim=1)
+        assert (changed[:4] > 0).any() and not changed[4:].any(), name
 
 
 def test_an_interrupted_run_says_how_to_go_on(monkeypatch, tmp_path):
@@ -409,11 +423,13 @@ def texts_of(figure):
 def test_every_flag_changes_the_training(tmp_path):
     """One flag at a time, compared by the weights after the same few epochs."""
     gat = ["--model", "gat"]
+    others = [["--model", model] for model in ("gcnii", "convolution", "attention")]
     changes = [
         [],
         *(["--dataset", "cora"], ["--split", "random"], ["--seed", "1"], ["--num_hidden", "8"], ["--num_layers", "3"]),
         *(["--normalisation", "random_walk"], ["--dropout", "0.1"], ["--weight_decay", "0.1"], ["--lr", "0.1"]),
         *(["--epochs", "6"], ["--model", "mlp"], gat, [*gat, "--heads", "3"], [*gat, "--output_heads", "3"]),
+        *(*others, ["--model", "gcnii", "--num_layers", "3"], ["--model", "gcnii", "--normalisation", "random_walk"]),
     ]
     if NEEDS["cora"].args[0]:
         changes.remove(["--dataset", "cora"])
