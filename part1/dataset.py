@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+MANY_DIGITS = 18  # so many digits are different often enough
+
 
 class PalindromeDataset(torch.utils.data.Dataset):
     """Endless data set of random palindromes.
@@ -30,7 +32,7 @@ class PalindromeDataset(torch.utils.data.Dataset):
 
     Attributes:
         num_classes: number of targets.
-        num_different: how many palindromes of this length there are.
+        num_different: how many palindromes of this length there are, or many.
     """
 
     def __init__(self, seq_length: int, seed: int | None = None):
@@ -39,7 +41,7 @@ class PalindromeDataset(torch.utils.data.Dataset):
         self.seq_length = seq_length
         self.seed = secrets.randbits(128) if seed is None else seed
         self.num_classes = 10
-        self.num_different = 10 ** math.ceil(seq_length / 2)
+        self.num_different = 10 ** min(math.ceil(seq_length / 2), MANY_DIGITS)
         self._generator = np.random.default_rng(self.seed)
 
     def __len__(self) -> int:

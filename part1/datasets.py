@@ -36,7 +36,7 @@ class SymbolDataset(torch.utils.data.Dataset):
     Attributes:
         vocabulary_size: number of symbols.
         num_classes: number of targets.
-        num_different: about how many sequences there are.
+        num_different: about how many sequences there are, or many.
 
     Raises:
         ValueError: a length that the data set does not have.
@@ -73,7 +73,7 @@ class RandomCombinationsDataset(SymbolDataset):
     def __init__(self, seq_length: int, seed: int | None = None):
         super().__init__(seq_length, seed)
         self.vocabulary_size = self.num_classes = seq_length
-        self.num_different = math.factorial(seq_length)
+        self.num_different = math.factorial(min(seq_length, 20))  # many, beyond
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         return torch.rand(num, self.seq_length, generator=generator, dtype=torch.float64).argsort(dim=1)
@@ -118,7 +118,7 @@ class BinaryPalindromeDataset(SymbolDataset):
     def __init__(self, seq_length: int, seed: int | None = None):
         super().__init__(seq_length, seed)
         self.num_digits = math.ceil(seq_length / 2)
-        self.num_different = 4**self.num_digits  # fewer than 9^num_digits: 1, 2 and 3, 0 are both 110
+        self.num_different = 4 ** min(self.num_digits, 30)  # fewer than 9^num_digits: 1, 2 and 3, 0 are both 110
 
     def draw(self, num: int, generator: torch.Generator) -> Tensor:
         places, width = torch.arange(3, -1, -1), 4 * self.seq_length + 2

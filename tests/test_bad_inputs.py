@@ -86,6 +86,8 @@ LARGEST = str(2**31 - 1)
         ("part1.train", ["--num_hidden", LARGEST]),
         ("part1.train", ["--num_hidden", "30000"]),
         ("part1.train", ["--input_length", LARGEST]),
+        ("part1.train", ["--dataset", "randomcomb", "--input_length", LARGEST]),
+        ("part1.train", ["--dataset", "bipalindrome", "--input_length", LARGEST]),
         ("part1.train", ["--batch_size", LARGEST]),
         ("part1.train", ["--num_classes", LARGEST]),
         ("part1.train", ["--input_length", "1000000", "--batch_size", "10000"]),

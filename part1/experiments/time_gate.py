@@ -81,7 +81,7 @@ STUDIES = {
     ],
     "basin": [Run("fixed")],
 }
-BASIN_TAUS = [round(0.5 * 1.01**k, 4) for k in range(140)]  # 0.5 ... 2 true periods
+BASIN_TAUS = [round(2 ** (k / 70), 4) for k in range(-70, 71)]  # 0.5 ... 2 true periods
 
 
 def main() -> None:
@@ -130,7 +130,7 @@ def training_rows(run: Run, seed: int, train_steps: int | None = None) -> Rows:
 def train(run: Run, seed: int, train_steps: int | None = None) -> tuple["PhasedSum | LSTM", Rows]:
     """Return the trained network, and a row for each evaluation."""
     told, generator = run.network == "LSTM told k", seeded_generator(seed, "training")
-    x_test, y_test = draw(NUM_TEST, seeded_generator(seed, "test"), told)
+    x_test, y_test = draw_sequences(NUM_TEST, seeded_generator(seed, "test"), told)
     model = make_network(run, seeded_generator(seed, "weights"))
     clock = [model.cell.tau, model.cell.s, model.cell.r_on] if isinstance(model, PhasedSum) else []
     for parameter in clock:
@@ -140,7 +140,7 @@ def train(run: Run, seed: int, train_steps: int | None = None) -> tuple["PhasedS
     optimizer = torch.optim.Adam(groups, lr=LEARNING_RATE)
     num_steps, rows = train_steps or (TRAIN_STEPS if clock else LSTM_STEPS), []
     for step in range(1, num_steps + 1):
-        x, y = draw(BATCH_SIZE, generator, told)
+        x, y = draw_sequences(BATCH_SIZE, generator, told)
         loss = F.mse_loss(model(x), y)
         optimizer.zero_grad()
         loss.backward()
@@ -155,7 +155,7 @@ def train(run: Run, seed: int, train_steps: int | None = None) -> tuple["PhasedS
     return model, rows
 
 
-def draw(num: int, generator: torch.Generator, told: bool = False) -> tuple[Tensor, Tensor]:
+def draw_sequences(num: int, generator: torch.Generator, told: bool = False) -> tuple[Tensor, Tensor]:
     """Return (num, T, 1) inputs and their targets, (num, 1), of variance 1; with `told` k(t) as a second input."""
     x = 2 * torch.rand(num, T, 1, generator=generator) - 1  # of variance 1/3
     y = x[:, P - 1 :: P].sum(dim=1) / (T // P / 3) ** 0.5
@@ -216,7 +216,7 @@ def basin_rows(seed: int, train_steps: int | None = None) -> Rows:
     """Return the error of a network trained with the right clock, by the tau to which all units are set afterwards."""
     model, _ = train(Run("fixed"), seed, train_steps)
     assert isinstance(model, PhasedSum)
-    x_test, y_test = draw(NUM_TEST, seeded_generator(seed, "test"))
+    x_test, y_test = draw_sequences(NUM_TEST, seeded_generator(seed, "test"))
     rows = []
     for tau in BASIN_TAUS:
         with torch.no_grad():
@@ -288,11 +288,10 @@ def draw_learning(rows: Rows, basin: Rows, folder: Path) -> None:
     ends = last_rows(rows)
     draw_starts(ends, ("tau",), panels[2])
     draw_starts(ends, ("shift", "r_on"), panels[3])
-    panels[2].set(
-        xscale="log", xlabel=r"first $\tau$, in true periods", xticks=(0.5, 1, 2), xticklabels=("0.5", "1", "2")
-    )
-    panels[2].xaxis.set_minor_formatter("")
     panels[3].set_xlabel("first shift of $s$, in periods, or first $r_{on}$")
+    for axes, moment in ((panels[1], r"$\tau$ after training"), (panels[2], r"first $\tau$")):
+        axes.set(xscale="log", xlabel=f"{moment}, in true periods", xticks=(0.5, 1, 2), xticklabels=("0.5", "1", "2"))
+        axes.xaxis.set_minor_formatter("")
     for axes in panels:
         axes.set_yscale("log")
         axes.axhline(1, color="0.5", linewidth=0.8, linestyle=":")  # always answering 0
@@ -325,13 +324,6 @@ def draw_basin(basin: Rows, axes: Any) -> None:
     for seed, colour in zip(dict.fromkeys(row["seed"] for row in basin), COLOURS):
         mine = [row for row in basin if row["seed"] == seed]
         axes.plot([row["tau"] for row in mine], [row["error"] for row in mine], color=colour, linewidth=0.8)
-    axes.set(
-        xscale="log",
-        xlabel=r"$\tau$ after training, in true periods",
-        xticks=(0.5, 1, 2),
-        xticklabels=("0.5", "1", "2"),
-    )
-    axes.xaxis.set_minor_formatter("")
 
 
 def draw_starts(ends: dict[Run, Rows], names: tuple[str, ...], axes: Any) -> None:
