@@ -297,6 +297,7 @@ def draw_learning(rows: Rows, basin: Rows, folder: Path) -> None:
         axes.axhline(1, color="0.5", linewidth=0.8, linestyle=":")  # always answering 0
     for axes in panels[::2]:
         axes.set_ylabel("error")
+    panels[0].set_ylim(bottom=1e-4)  # room for the legend
     save_figure(figure, folder / LEARNING)
 
 

@@ -131,16 +131,16 @@ def test_other_shapes_are_refused():
 
 
 def test_only_the_signals_decide_the_target():
-    x, y = script.draw(200, torch.Generator().manual_seed(0))
+    x, y = script.draw_sequences(200, torch.Generator().manual_seed(0))
     signals = x[:, script.P - 1 :: script.P, 0]
     assert signals.shape == (200, 5) and x.abs().max() <= 1
     torch.testing.assert_close(y[:, 0], signals.sum(dim=1) * (3 / 5) ** 0.5)
-    assert abs(script.draw(20_000, torch.Generator().manual_seed(0))[1].var() - 1) < 0.05
+    assert abs(script.draw_sequences(20_000, torch.Generator().manual_seed(0))[1].var() - 1) < 0.05
 
 
 def test_who_is_told_k_gets_the_gate_of_the_right_clock():
     """It is open, fully, at signals only; and so is every gate of the network that starts with the right clock."""
-    (x, _), (told, _) = (script.draw(2, torch.Generator().manual_seed(0), told) for told in (False, True))
+    (x, _), (told, _) = (script.draw_sequences(2, torch.Generator().manual_seed(0), told) for told in (False, True))
     is_signal = (torch.arange(1, script.T + 1) % script.P == 0).float()
     assert torch.equal(told[..., :1], x)
     torch.testing.assert_close(told[..., 1], is_signal.expand(2, -1), rtol=0, atol=1e-6)
@@ -186,7 +186,7 @@ def test_the_smallest_sweep_is_drawn_beside_its_runs(sweep, tmp_path, monkeypatc
         *(f"{name}.{suffix}" for name in (script.NAME, script.LEARNING) for suffix in ("pdf", "png")),
     }
     monkeypatch.setattr(script, "train", None)
-    assert sweep(words) == printed == sweep(words + " --draw_only")
+    assert sweep(words) == printed
     assert len(read_results(script.NAME, results)) == 10 and len(read_results(script.BASIN, results)) == 2
 
 
