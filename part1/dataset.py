@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MANY_DIGITS = 18  # so many digits are different often enough
+COUNTED_DIGITS = 18  # of a left half, when palindromes are counted: 10^18 of them are many
 
 
 class PalindromeDataset(torch.utils.data.Dataset):
@@ -41,7 +41,7 @@ class PalindromeDataset(torch.utils.data.Dataset):
         self.seq_length = seq_length
         self.seed = secrets.randbits(128) if seed is None else seed
         self.num_classes = 10
-        self.num_different = 10 ** min(math.ceil(seq_length / 2), MANY_DIGITS)
+        self.num_different = 10 ** min(math.ceil(seq_length / 2), COUNTED_DIGITS)
         self._generator = np.random.default_rng(self.seed)
 
     def __len__(self) -> int:

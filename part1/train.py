@@ -76,8 +76,14 @@ CONVERGED_ACCURACY, CONVERGED_TIMES = 0.995, 3
 CURRICULUM_GROWTH, NUM_LAST = 1.5, 10
 EVAL_EVERY = 100  # steps, at most
 # Defaults of UvA 2020's train.py, for its data sets
-UVA_2020 = {"input_length": 6, "num_hidden": 256, "batch_size": 256, "train_steps": 3_000, "optimizer": "adam"}
-UVA_2020["init"] = "kaiming"
+UVA_2020 = {
+    "input_length": 6,
+    "num_hidden": 256,
+    "batch_size": 256,
+    "train_steps": 3_000,
+    "optimizer": "adam",
+    "init": "kaiming",
+}
 # Defaults with which a thousand digits are no obstacle, each model with its own way to remember (see
 # `reset_parameters`).
 PRESETS = {
@@ -267,9 +273,8 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--model_type", choices=MODELS, default="RNN", help="recurrent network")
-    sets = "palindromes, or UvA 2020's, which have that edition's defaults: " + ", ".join(
-        f"{k} {v}" for k, v in UVA_2020.items()
-    )
+    defaults = ", ".join(f"{name} {value}" for name, value in UVA_2020.items())
+    sets = f"palindromes, or UvA 2020's, which have that edition's defaults: {defaults}"
     add("--dataset", choices=DATASETS, default="palindromes", help=sets)
     length = "digits that are read, of palindromes with one more; of other data sets their length T"
     add("--input_length", type=positive_int, default=10, help=length)

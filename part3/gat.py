@@ -85,7 +85,8 @@ class GATLayer(nn.Module):
         """Return (E, K) weights α in the order of A's entries, from (N, K, n) transformed features."""
         from_receiver = (WH * self.a_receiver).sum(dim=2).index_select(0, A.rows)  # (E, K)
         from_sender = (WH * self.a_sender).sum(dim=2).index_select(0, A.columns)
-        return softmax_of_rows(A, F.leaky_relu(from_receiver + from_sender, self.negative_slope))
+        e = F.leaky_relu(from_receiver + from_sender, self.negative_slope)
+        return softmax_within(A.rows, e, A.shape[0])
 
     def extra_repr(self) -> str:
         d, n = self.W.shape[0], self.W.shape[1] // self.heads
@@ -147,11 +148,11 @@ class GAT(nn.Module):
         return [{"params": list(self.parameters()), "weight_decay": weight_decay}]
 
 
-def softmax_of_rows(A: SparseMatrix, scores: Tensor) -> Tensor:
-    """Return the softmax of (E, K) scores over the entries of each row of A."""
-    rows = A.rows[:, None].expand_as(scores)
-    largest = scores.new_full((A.shape[0], scores.shape[1]), -torch.inf)
-    largest = largest.scatter_reduce(0, rows, scores.detach(), "amax")  # subtracted so that exp does not overflow
-    exponentials = (scores - largest[A.rows]).exp()
-    totals = torch.zeros_like(largest).index_add(0, A.rows, exponentials)
-    return exponentials / totals[A.rows]
+def softmax_within(groups: Tensor, scores: Tensor, num_groups: int) -> Tensor:
+    """Return the softmax of (E,) or (E, K) scores over all that belong to one group, whose (E,) numbers are given."""
+    index = groups.view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
+    largest = scores.new_full((num_groups, *scores.shape[1:]), -torch.inf)
+    largest = largest.scatter_reduce(0, index, scores.detach(), "amax")  # subtracted so that exp does not overflow
+    exponentials = (scores - largest[groups]).exp()
+    totals = torch.zeros_like(largest).index_add(0, groups, exponentials)
+    return exponentials / totals[groups]

@@ -7,6 +7,7 @@ along each of its edges, and node i sums the messages that it receives (question
 N nodes, d and n features before and after a layer.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -74,12 +75,19 @@ class GCN(nn.Module):
         sizes: features of a node before the first layer and after each; L + 1 numbers for L layers. [1433, 16, 7] is
             the paper's network for Cora.
         dropout: probability with which an entry of a layer's input is set to 0 in training.
+        Layer: the kind of layer.
     """
 
-    def __init__(self, sizes: list[int], dropout: float = 0.5, generator: torch.Generator | None = None):
+    def __init__(
+        self,
+        sizes: list[int],
+        dropout: float = 0.5,
+        generator: torch.Generator | None = None,
+        Layer: Callable[..., nn.Module] = GCNLayer,
+    ):
         super().__init__()
         self.dropout = dropout
-        self.layers = nn.ModuleList(GCNLayer(d, n, generator) for d, n in pairwise(sizes))
+        self.layers = nn.ModuleList(Layer(d, n, generator) for d, n in pairwise(sizes))
 
     def forward(self, A_hat: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
         """Return (N, K) logits from (N, N) Â and (N, d) features."""

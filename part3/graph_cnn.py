@@ -17,14 +17,12 @@ divided by 1, which leaves B h_v. An edge that is listed twice counts twice, in 
 N nodes, E edges; x (N, in_features) are the nodes' features, edge_index (2, E) the edges, from row 0 to row 1.
 """
 
-from itertools import pairwise
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from part3.gcn import drop, glorot
+from part3.gat import softmax_within
+from part3.gcn import GCN, drop, glorot
 from part3.graph import SparseMatrix, as_edge_index, check_nodes_exist
 
 
@@ -144,7 +142,7 @@ class GraphAttention(nn.Module):
         Wh = x @ self.W.t()  # (N, out)
         a_receiver, a_sender = self.a.chunk(2)
         e = F.leaky_relu((Wh @ a_receiver)[receiver] + (Wh @ a_sender)[sender], 0.2)  # (E',)
-        alpha = softmax_over_senders(e, receiver, len(x))
+        alpha = softmax_within(receiver, e, len(x))
         messages = Wh[sender]  # (E', out)
         out = torch.zeros_like(Wh).index_add(0, receiver, alpha[:, None] * messages)
         if not debug:
@@ -157,14 +155,12 @@ class GraphAttention(nn.Module):
         return f"{self.W.shape[1]}, {self.W.shape[0]}"
 
 
-class GraphNetwork(nn.Module):
-    """Layers of one kind with ReLU between them, dropout on what enters each: `GCN` with other layers.
+class GraphNetwork(GCN):
+    """`GCN` with these layers, which read the edges of its (N, N) adjacency: A_vu is an edge from node u to node v.
 
     Args:
         Layer: `MessageGraphConvolution`, `MatrixGraphConvolution` or `GraphAttention`.
-        sizes: features of a node before the first layer and after each.
-        dropout: probability with which an entry of a layer's input is set to 0 in training.
-        generator: random stream of the weights.
+        sizes, dropout, generator: see `GCN`.
     """
 
     def __init__(
@@ -174,12 +170,10 @@ class GraphNetwork(nn.Module):
         dropout: float = 0.5,
         generator: torch.Generator | None = None,
     ):
-        super().__init__()
-        self.dropout = dropout
-        self.layers = nn.ModuleList(Layer(d, n, generator) for d, n in pairwise(sizes))
+        super().__init__(sizes, dropout, generator, Layer)
 
     def forward(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor:
-        """Return (N, K) logits; an entry A_vu of the (N, N) adjacency is an edge from node u to node v."""
+        """Return (N, K) logits from (N, d) features."""
         return self.layers[-1](dense(drop(self.embed(A, H), self.dropout, self.training)), edge_index_of(A))
 
     def embed(self, A: SparseMatrix, H: Tensor | SparseMatrix) -> Tensor | SparseMatrix:
@@ -187,18 +181,6 @@ class GraphNetwork(nn.Module):
         for layer in self.layers[:-1]:
             H = torch.relu(layer(dense(drop(H, self.dropout, self.training)), edge_index_of(A)))
         return H
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew."""
-        for layer in self.layers:
-            layer.reset_parameters(generator)  # type: ignore[operator]  # a ModuleList does not say of which layers
-
-    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return what an optimizer takes, with weight decay on the first layer only, as `GCN` does."""
-        return [
-            {"params": list(self.layers[0].parameters()), "weight_decay": weight_decay},
-            {"params": list(self.layers[1:].parameters()), "weight_decay": 0.0},
-        ]
 
 
 def dense(H: Tensor | SparseMatrix) -> Tensor:
@@ -214,13 +196,6 @@ def with_self_loops(edge_index: Tensor, num_nodes: int) -> Tensor:
     """Return the edges between different nodes, and then one from each node to itself."""
     node = torch.arange(num_nodes, device=edge_index.device)
     return torch.cat([edge_index[:, edge_index[0] != edge_index[1]], node.expand(2, -1)], dim=1)
-
-
-def softmax_over_senders(e: Tensor, receiver: Tensor, num_nodes: int) -> Tensor:
-    """Return the softmax of (E,) scores over the edges that lead to the same node."""
-    largest = e.new_full((num_nodes,), -torch.inf).scatter_reduce(0, receiver, e.detach(), "amax")
-    exponentials = (e - largest[receiver]).exp()  # at most 1: exp does not overflow
-    return exponentials / e.new_zeros(num_nodes).index_add(0, receiver, exponentials)[receiver]
 
 
 def checked_edges(x: Tensor, edge_index: Tensor, W: Tensor) -> Tensor:

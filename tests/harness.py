@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from common import experiment
 from common.command import run_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +23,35 @@ def run_script(script, *words, cwd=ROOT, **options):
     command = [sys.executable, script, *map(str, words)]
     options = {"cwd": cwd, "env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300, **options}
     return subprocess.run(command, **options)
+
+
+def sweeps_below(folder, train, monkeypatch, capsys, runs=()):
+    """Return a function that does an experiment's sweep below a folder, its trainings within this process.
+
+    The function takes the experiment's module and its arguments, and returns what it prints.
+
+    Args:
+        train: the module of the training script.
+        runs: other experiments whose folder RUNS this one uses.
+    """
+
+    def start(job):
+        words = [f"--{name}={value}" for name, value in job.arguments.items()]
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.argv", [job.script, *words, f"--run_dir={job.run_dir}"])
+            train.main()
+
+    def run(script, words):
+        monkeypatch.setattr("sys.argv", [script.__name__, *words.split()])
+        monkeypatch.setattr(experiment, "ROOT", folder)
+        for module in runs:
+            monkeypatch.setattr(module, "RUNS", folder / "accuracy")
+        monkeypatch.setattr(script, "RUNS", folder / "of_the_sweep", raising=False)
+        script.main()
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(experiment, "_run", lambda jobs, *_: map(start, jobs))
+    return run
 
 
 def contents(folder):

@@ -111,11 +111,14 @@ def training_job(family: str, model: str, T: int, seed: int) -> Job:
     return Job("part1/train.py", RUNS / family / f"{model}_T{T}_seed{seed}", {**arguments, **SETTINGS[family, model]})
 
 
-def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[int, list[float]]]:
-    """Return the test accuracies of all seeds: {(family, model): {T: [accuracy, ...]}}."""
-    curves: dict[tuple[str, str], dict[int, list[float]]] = {}
+def by_curve(
+    rows: list[dict[str, Any]], names: tuple[str, ...] = ("family", "model")
+) -> dict[tuple[str, ...], dict[int, list[float]]]:
+    """Return the test accuracies of all seeds, for each curve and length: {(family, model): {T: [accuracy, ...]}}."""
+    curves: dict[tuple[str, ...], dict[int, list[float]]] = {}
     for row in rows:
-        curves.setdefault((row["family"], row["model"]), {}).setdefault(row["T"], []).append(row["test_accuracy"])
+        lengths = curves.setdefault(tuple(row[name] for name in names), {})
+        lengths.setdefault(row["T"], []).append(row["test_accuracy"])
     return curves
 
 

@@ -24,7 +24,7 @@ from common.command import non_negative_int, positive_int, run_command
 from common.experiment import ExperimentParser, read_results, run_sweep, write_results
 from common.jobs import Job
 from common.paths import ROOT, short_path
-from part1.experiments.accuracy_by_length import draw_curve
+from part1.experiments.accuracy_by_length import by_curve, draw_curve
 
 RUNS = ROOT / "runs" / "part1" / "variants"
 NAME = "part1_variants"
@@ -65,6 +65,7 @@ LENGTHS = {
     ("longer", "palindromes"): (10, 20, 40, 80),
 }
 SEEDS = (0, 1, 2)
+CURVE = ("family", "dataset", "model")  # the columns that name one
 COLUMNS = (
     "test_accuracy",
     "largest_class",
@@ -82,7 +83,7 @@ def main() -> None:
     else:
         rows = sweep(args)
         write_results(NAME, rows, args.results, seeds=args.seeds, training_seconds=sum(row["seconds"] for row in rows))
-    for key, lengths in by_curve(rows).items():
+    for key, lengths in by_curve(rows, CURVE).items():
         print(", ".join(key), end=": ")
         print(", ".join(f"T = {T} {spread(accuracies)}" for T, accuracies in lengths.items()))
     for family in dict.fromkeys(row["family"] for row in rows):
@@ -95,7 +96,7 @@ def sweep(args: Namespace) -> list[dict[str, Any]]:
     plan = {run: training_job(*run) for run in chosen_plan(args)}
     finished = sorted(run_sweep(plan, args).items(), key=lambda run: (run[0][:2], MODELS.index(run[0][2]), run[0][3:]))
     return [
-        {**dict(zip(("family", "dataset", "model", "T", "seed"), run)), **{name: result[name] for name in COLUMNS}}
+        {**dict(zip((*CURVE, "T", "seed"), run)), **{name: result[name] for name in COLUMNS}}
         for run, (_, result) in finished
     ]
 
@@ -120,15 +121,6 @@ def training_job(family: str, dataset: str, model: str, T: int, seed: int) -> Jo
     return Job("part1/train.py", folder, {**arguments, **SETTINGS[family, dataset]})
 
 
-def by_curve(rows: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[int, list[float]]]:
-    """Return the test accuracies of all seeds: {(family, dataset, model): {T: [accuracy, ...]}}."""
-    curves: dict[tuple[str, str, str], dict[int, list[float]]] = {}
-    for row in rows:
-        lengths = curves.setdefault((row["family"], row["dataset"], row["model"]), {})
-        lengths.setdefault(row["T"], []).append(row["test_accuracy"])
-    return curves
-
-
 def spread(accuracies: list[float]) -> str:
     """Return mean and standard deviation as text."""
     return f"{mean(accuracies):.3f}" + (f" ± {stdev(accuracies):.3f}" if len(accuracies) > 1 else "")
@@ -142,7 +134,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw one panel a data set: for each model the mean over seeds, their range, every run; and the largest class."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
-    curves = by_curve(rows)
+    curves = by_curve(rows, CURVE)
     datasets = list(dict.fromkeys(dataset for _, dataset, _ in curves))
     num_rows = 2 if len(datasets) == 4 else 1
     figure, panels = new_figure(num_rows, len(datasets) // num_rows, sharey=True)

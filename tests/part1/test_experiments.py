@@ -16,6 +16,7 @@ from part1.dataset import draw_palindromes
 from part1.experiments import accuracy_by_length, gradient_flow, long_memory, optimizers, variants
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN
+from tests.harness import sweeps_below
 
 
 @pytest.mark.parametrize("Model", [VanillaRNN, LSTM])
@@ -135,24 +136,7 @@ def test_figures_are_drawn_from_the_committed_results(script, tmp_path, monkeypa
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch, capsys):
-    """A function that does a script's sweep below `tmp_path`, each training within this process; returns its output."""
-
-    def start(job):
-        words = [f"--{name}={value}" for name, value in job.arguments.items()]
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.argv", [job.script, *words, f"--run_dir={job.run_dir}"])
-            train.main()
-
-    def run(script, words):
-        monkeypatch.setattr("sys.argv", [script.__name__, *words.split()])
-        monkeypatch.setattr(experiment, "ROOT", tmp_path)
-        monkeypatch.setattr(accuracy_by_length, "RUNS", tmp_path / "accuracy")
-        monkeypatch.setattr(script, "RUNS", tmp_path / "of_the_sweep", raising=False)
-        script.main()
-        return capsys.readouterr().out
-
-    monkeypatch.setattr(experiment, "_run", lambda jobs, *_: map(start, jobs))
-    return run
+    return sweeps_below(tmp_path, train, monkeypatch, capsys, runs=[accuracy_by_length])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common import experiment
 from common.errors import CommandError
 from common.experiment import read_results
 from common.machine import seeded_generator
@@ -16,7 +15,7 @@ from part1.experiments import accuracy_by_length
 from part1.experiments import grads_over_time as sweep_script
 from part1.grads_over_time import MODELS, load_run, state_gradients
 from part1.lstm import LSTM
-from tests.harness import ROOT, run_script
+from tests.harness import ROOT, run_script, sweeps_below
 
 T, n = 7, 5
 SMALL = ("--input_length", 6, "--num_hidden", 5, "--batch_size", 4)
@@ -145,39 +144,23 @@ def test_impossible_arguments_are_one_line(words, message, tried):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch, capsys):
-    """A function that does the sweep below `tmp_path`, each training within this process; returns its output."""
-
-    def start(job):
-        words = [f"--{name}={value}" for name, value in job.arguments.items()]
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.argv", [job.script, *words, f"--run_dir={job.run_dir}"])
-            train.main()
-
-    def run(words):
-        monkeypatch.setattr("sys.argv", [sweep_script.__name__, *words.split()])
-        monkeypatch.setattr(experiment, "ROOT", tmp_path)
-        monkeypatch.setattr(accuracy_by_length, "RUNS", tmp_path / "runs_of_the_sweep")
-        sweep_script.main()
-        return capsys.readouterr().out
-
-    monkeypatch.setattr(experiment, "_run", lambda jobs, *_: map(start, jobs))
-    return run
+    return sweeps_below(tmp_path, train, monkeypatch, capsys, runs=[accuracy_by_length])
 
 
 def test_the_smallest_sweep_is_drawn_beside_its_runs(sweep, tmp_path):
     words = "--length 3 --models RNN --seeds 0 1 --train_steps 1"
-    printed = sweep(words)
+    printed = sweep(sweep_script, words)
     folder = tmp_path / "runs" / "part1" / "grads_over_time"
     assert {path.name for path in folder.iterdir()} == {
         *(f"{name}.{end}" for name in (sweep_script.NAME, sweep_script.RUNS_NAME) for end in ("csv", "json")),
         *(f"{sweep_script.NAME}.{end}" for end in ("pdf", "png")),
     }
-    assert printed.endswith(sweep(words + " --draw_only"))
+    assert printed.endswith(sweep(sweep_script, words + " --draw_only"))
     rows, runs = read_results(sweep_script.NAME, folder), read_results(sweep_script.RUNS_NAME, folder)
     assert len(rows) == 2 * 2 * 2 * 2 and [(run["family"], run["seed"]) for run in runs] == [
         ("handout", 0), ("handout", 1), ("tuned", 0), ("tuned", 1),
     ]  # fmt: skip
-    models, palindromes = load_run(tmp_path / "runs_of_the_sweep" / "tuned" / "RNN_T3_seed1_train_steps_1", 500)
+    models, palindromes = load_run(tmp_path / "accuracy" / "tuned" / "RNN_T3_seed1_train_steps_1", 500)
     norm = state_gradients(models["trained"], palindromes).norm(dim=2).mean(dim=1)[1].item()
     wanted = {"family": "tuned", "seed": 1, "moment": "trained", "t": 2}
     (row,) = [row for row in rows if wanted.items() <= row.items()]

@@ -12,6 +12,7 @@ from part3.citation import karate_club
 from part3.experiments import bots, citation, convolution_attention, depth, receptive_field
 from part3.gcn import GCN
 from part3.graph import SparseMatrix, add_self_loops, normalise
+from tests.harness import sweeps_below
 from tests.part3.test_citation import NEEDS
 
 
@@ -54,23 +55,7 @@ def test_the_whole_sweep_keeps_its_runs():
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch, capsys):
-    """A function that does a script's sweep below `tmp_path`, each training within this process; returns its output."""
-
-    def start(job):
-        words = [f"--{name}={value}" for name, value in job.arguments.items()]
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.argv", [job.script, *words, f"--run_dir={job.run_dir}"])
-            train.main()
-
-    def run(script, words):
-        monkeypatch.setattr("sys.argv", [script.__name__, *words.split()])
-        monkeypatch.setattr(experiment, "ROOT", tmp_path)
-        monkeypatch.setattr(script, "RUNS", tmp_path / "of_the_sweep", raising=False)
-        script.main()
-        return capsys.readouterr().out
-
-    monkeypatch.setattr(experiment, "_run", lambda jobs, *_: map(start, jobs))
-    return run
+    return sweeps_below(tmp_path, train, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
