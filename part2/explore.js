@@ -32,9 +32,11 @@ class Characters {
     box.addEventListener("pointerover", (event) => event.target.dataset.place && this.move(+event.target.dataset.place));
     box.addEventListener("click", (event) => event.target.dataset.place && chosen(+event.target.dataset.place));
     box.addEventListener("keydown", (event) => {
-      const places = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 40, ArrowUp: -40, Home: -Infinity, End: Infinity };
-      if (event.key in places) this.move(this.place + places[event.key]);
-      else if (event.key === "Enter") chosen(this.place);
+      const here = this.place;
+      const places = { ArrowRight: here + 1, ArrowLeft: here - 1, Home: 0, End: this.spans.length - 1 };
+      if (event.key in places) this.move(places[event.key]);
+      else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.move(this.nextRow(event.key === "ArrowDown" ? 1 : -1));
+      else if (event.key === "Enter") chosen(here);
       else return;
       event.preventDefault();
     });
@@ -59,6 +61,21 @@ class Characters {
     this.place = Math.max(0, length - 1);
   }
 
+  // The place below (1) or above (-1), nearest to the column of this one
+  nextRow(direction) {
+    const { offsetTop, offsetLeft } = this.spans[this.place];
+    let found = this.place, row = null;
+    for (let k = this.place + direction; this.spans[k]; k += direction) {
+      const span = this.spans[k];
+      if (span.offsetTop === offsetTop) continue;
+      row ??= span.offsetTop;
+      if (span.offsetTop !== row) break;
+      const nearer = Math.abs(span.offsetLeft - offsetLeft) <= Math.abs(this.spans[found].offsetLeft - offsetLeft);
+      if (nearer || found === this.place) found = k;
+    }
+    return found;
+  }
+
   move(place) {
     if (!this.spans.length) return;
     this.spans[this.place]?.classList.remove("active");
@@ -72,7 +89,7 @@ class Characters {
 // Write
 
 const writer = {
-  letters: [], // { character: number, q: what it was drawn from; null where it was given }
+  letters: [], // { character: its number, q: the probabilities of all at its place; null where it was given }
   given: 0,
   state: null,
   p: null,
@@ -87,7 +104,7 @@ function begin() {
   written.clear();
   for (const character of byId("beginning").value) {
     if (model.number.has(character)) append(model.number.get(character), null);
-    else element("span", { className: "unknown", textContent: character, title: "never seen in training" });
+    else byId("written").append(element("span", { className: "unknown", textContent: character, title: "never seen in training" }));
   }
   if (!writer.letters.length) append(Math.floor(writer.random() * model.K), null);
   writer.given = writer.letters.length;
@@ -103,21 +120,19 @@ function append(character, q) {
 
 async function goOn() {
   const run = ++writer.running, goal = writer.letters.length + LENGTH, from = performance.now();
-  let count = 0, computing = 0;
+  let count = 0;
   byId("go").textContent = "Stop";
   while (run === writer.running && writer.letters.length < goal && !ended()) {
     const start = performance.now();
     for (let k = 0; k < A_FRAME && performance.now() - start < SLICE && !ended(); k++, count++) {
       const q = distribution(writer.p, +byId("temperature").value, model.neverWritten);
-      append(draw(q, +byId("top-k").value, writer.random), q);
+      append(draw(q, +byId("top-k").value, writer.random), distribution(writer.p, 1, model.neverWritten));
     }
-    computing += performance.now() - start;
     byId("written").scrollTop = byId("written").scrollHeight;
     await nextFrame();
   }
   if (run !== writer.running) return;
-  byId("speed").textContent = `${Math.round((1000 * count) / computing).toLocaleString("en")} characters a second can be computed, ` +
-    `${Math.round((1000 * count) / (performance.now() - from)).toLocaleString("en")} were shown`;
+  byId("speed").textContent = `${Math.round((1000 * count) / (performance.now() - from)).toLocaleString("en")} characters a second`;
   stop();
 }
 
@@ -253,21 +268,19 @@ function choose(kind, layer, unit) {
 }
 
 function showFeatures() {
-  const names = { c: "cell", h: "hidden unit" };
-  const rows = data.units.features.map(({ name, kind, layer, unit, r }) => {
-    const found = r !== null && Math.abs(r) >= FOLLOWS;
-    const best = r === null ? "" : `${names[kind]} ${unit + 1} of layer ${layer + 1}`;
-    const button = element("button", { type: "button", textContent: "show" });
-    button.setAttribute("aria-label", `show ${best}`);
+  const { features, size } = data.units, names = { c: "cell", h: "hidden unit" };
+  byId("followed").textContent = features.length
+    ? `Of ${size.toLocaleString("en")} characters one half chose the unit for each row, the other gives the correlation r. In the strip ` +
+      "the units stand by what their cell follows best."
+    : "The text is too short to tell.";
+  const rows = features.map(({ name, kind, layer, unit, r }) => {
+    const best = `${names[kind]} ${unit + 1} of layer ${layer + 1}`;
+    const button = element("button", { type: "button", textContent: "show", ariaLabel: `show ${best}` });
     button.addEventListener("click", () => choose(kind, layer, unit));
-    const says = r === null ? "the text has too little of it" : found ? best : `no unit does; nearest is ${best}`;
-    const cells = [name, says, r === null ? "" : `r = ${round(r, 2)}`, r === null ? "" : button];
-    return element("tr", {}, ...cells.map((cell) => element("td", {}, cell)));
+    const says = Math.abs(r) >= FOLLOWS ? best : `no unit does; nearest is ${best}`;
+    return element("tr", {}, ...[name, says, `r = ${round(r, 2)}`, button].map((cell) => element("td", {}, cell)));
   });
   byId("features").replaceChildren(...rows);
-  byId("followed").textContent =
-    `Of ${data.units.size.toLocaleString("en")} characters one half chose the unit for each row, the other gives the correlation r. ` +
-    "In the strip the units stand by what their cell follows best.";
 }
 
 // Remember: which earlier characters mattered

@@ -35,7 +35,7 @@ MODEL = Path(__file__).with_name("assets") / "grimm"
 BEGINNING = "Once upon a time"
 STREAMS = 64  # parts of the text that are read side by side
 READ = 3_000  # characters of the text that the page shows
-ANALYSED = 100_000  # characters at most in which units are sought
+SHORTEST, ANALYSED = 1_000, 40_000  # characters, from and up to which units are sought in a text
 
 
 def main() -> None:
@@ -131,52 +131,43 @@ def units(model: TextGenerationModel, vocabulary: str, text: str) -> dict[str, A
     """Return for each feature the unit that follows it best, and for each layer the units sorted by what they follow.
 
     One half of the text chooses the unit with the largest correlation, in absolute value; the other half gives the
-    correlation r that is told, null where the feature does not vary.
+    correlation r that is told, 0 where there the feature or the unit does not vary.
     """
-    known = "".join(character for character in text if character in vocabulary)
-    states = {"c": [], "h": []}  # of each layer (N, n), tanh c and h after every character
-    length = len(known) // STREAMS
-    known = known[: length * STREAMS]
-    if length:
-        x = torch.tensor([vocabulary.index(character) for character in known]).view(STREAMS, length).t()  # (T, B)
-        states = unit_values(model, x)
-    half = STREAMS // 2 * length
+    numbers = [vocabulary.index(character) for character in text if character in vocabulary]
+    n, layers = model.output.in_features, len(model.layers)
+    if len(numbers) < SHORTEST:
+        return {"features": [], "order": [list(range(n))] * layers, "size": len(numbers)}
+    length = len(numbers) // STREAMS
+    numbers, half = numbers[: length * STREAMS], length * STREAMS // 2
+    values = unit_values(model, torch.tensor(numbers).view(STREAMS, length).t())  # (N, 2 L n)
+    read = decode(numbers, vocabulary)
     found, follows = [], []
     for name, feature in FEATURES.items():
-        values = np.array(feature(known), dtype=np.float64)  # (N,)
-        best: dict[str, Any] = {"name": name, "kind": "c", "layer": 0, "unit": 0, "r": None}
-        r = {kind: [correlations(layer[:half], values[:half]) for layer in layers] for kind, layers in states.items()}
-        follows.append(r["c"])
-        candidates = [
-            (abs(one[unit]), kind, layer, int(unit))
-            for kind, layers in r.items()
-            for layer, one in enumerate(layers)
-            for unit in [np.abs(one).argmax()]
-        ]
-        if candidates and max(candidates)[0] > 0:
-            _, kind, layer, unit = max(candidates)
-            scored = correlations(states[kind][layer][half:, unit : unit + 1], values[half:])[0]
-            best |= {"kind": kind, "layer": layer, "unit": unit, "r": float(scored) if scored else None}
-        found.append(best)
-    n = model.output.in_features
-    order = [by_feature([r[k] for r in follows]) if length else list(range(n)) for k in range(len(model.layers))]
-    return {"features": found, "order": order, "size": len(known)}
+        y = np.array(feature(read), dtype=np.float32)  # (N,)
+        r = correlations(values[:half], y[:half])
+        best = int(np.abs(r).argmax())
+        scored = correlations(values[half:, best : best + 1], y[half:])[0]
+        kind, layer, unit = np.unravel_index(best, (2, layers, n))
+        found.append({"name": name, "kind": "ch"[kind], "layer": int(layer), "unit": int(unit), "r": float(scored)})
+        follows.append(r[: layers * n].reshape(layers, n))  # the cells
+    order = [by_feature(np.abs(of_layer)) for of_layer in np.stack(follows, axis=1)]
+    return {"features": found, "order": order, "size": len(numbers)}
 
 
 @torch.no_grad()
-def unit_values(model: TextGenerationModel, x: Tensor) -> dict[str, list[np.ndarray]]:
-    """Return tanh c and h of every layer after each of (T, B) characters: (B T, n), stream by stream."""
-    inputs, values = model.embedding(x), {"c": [], "h": []}
+def unit_values(model: TextGenerationModel, x: Tensor) -> np.ndarray:
+    """Return tanh c of every layer, then h of every layer, after each of (T, B) characters: (B T, 2 L n)."""
+    inputs, cells, hidden = model.embedding(x), [], []
     for layer in model.layers:
-        state, cells, hidden = None, [], []
+        state, h, c = None, [], []
         for step in inputs:  # one by one, since a layer returns its last cells alone
-            h, state = layer.states(step.unsqueeze(0), state)
-            hidden.append(h[0])
-            cells.append(state[1].tanh())
-        inputs = torch.stack(hidden)
-        for kind, of_layer in (("c", torch.stack(cells)), ("h", inputs)):
-            values[kind].append(of_layer.transpose(0, 1).flatten(0, 1).double().numpy())
-    return values
+            _, state = layer.states(step.unsqueeze(0), state)
+            h.append(state[0])
+            c.append(state[1].tanh())
+        inputs = torch.stack(h)  # (T, B, n)
+        hidden.append(inputs)
+        cells.append(torch.stack(c))
+    return torch.cat(cells + hidden, dim=-1).transpose(0, 1).flatten(0, 1).numpy()
 
 
 def correlations(values: np.ndarray, feature: np.ndarray) -> np.ndarray:
@@ -186,11 +177,10 @@ def correlations(values: np.ndarray, feature: np.ndarray) -> np.ndarray:
     return np.divide(feature @ values, norms, out=np.zeros(values.shape[1]), where=norms > 1e-12)
 
 
-def by_feature(r: list[np.ndarray]) -> list[int]:
-    """Return unit numbers sorted by the feature that each follows best, and by how closely it does."""
-    table = np.abs(np.stack(r))  # (features, n)
-    which, closeness = table.argmax(axis=0), table.max(axis=0)
-    return sorted(range(len(which)), key=lambda unit: (which[unit], -closeness[unit]))
+def by_feature(closeness: np.ndarray) -> list[int]:
+    """Return the units of a (features, n) table, sorted by the feature that each follows best, and by how closely."""
+    which, most = closeness.argmax(axis=0), closeness.max(axis=0)
+    return np.lexsort((-most, which)).tolist()
 
 
 def inside_quotation(text: str) -> list[bool]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.browser import open_pages, start_browser
 from tests.tried import Tried
 
 
@@ -10,3 +11,7 @@ def tried():
     """Runs commands, each in a fork of one process that has imported everything."""
     with Tried() as tried:
         yield tried
+
+
+browser = pytest.fixture(start_browser, scope="session")
+open_page = pytest.fixture(open_pages)
