@@ -245,7 +245,7 @@ function showUnits(place) {
   const kind = chosen.kind === "surprise" ? "c" : chosen.kind;
   byId("strip").replaceChildren(
     ...data.units.order.map((order, layer) =>
-      element("div", {}, ...order.map((unit) => {
+      element("div", {}, element("span", { textContent: `layer ${layer + 1}` }), ...order.map((unit) => {
         const cell = element("i", { title: `unit ${unit + 1} of layer ${layer + 1}` });
         cell.style.background = colour(valueOf(state, { kind, layer, unit }));
         cell.classList.toggle("chosen", chosen.kind !== "surprise" && layer === chosen.layer && unit === chosen.unit);
@@ -278,7 +278,7 @@ function showFeatures() {
     const button = element("button", { type: "button", textContent: "show", ariaLabel: `show ${best}` });
     button.addEventListener("click", () => choose(kind, layer, unit));
     const says = Math.abs(r) >= FOLLOWS ? best : `no unit does; nearest is ${best}`;
-    return element("tr", {}, ...[name, says, `r = ${round(r, 2)}`, button].map((cell) => element("td", {}, cell)));
+    return element("tr", {}, ...[name, says, element("span", { className: "number", textContent: `r = ${round(r, 2)}` }), button].map((cell) => element("td", {}, cell)));
   });
   byId("features").replaceChildren(...rows);
 }

@@ -28,10 +28,9 @@ from common.errors import InputError
 from common.page import floats, write_page
 from common.paths import short_path
 from part2.dataset import HELD_OUT, Corpus, decode, find_text
-from part2.model import TextGenerationModel, load_model
+from part2.model import PRETRAINED, TextGenerationModel, load_model
 from part2.poems import PoemCorpus
 
-MODEL = Path(__file__).with_name("assets") / "grimm"
 BEGINNING = "Once upon a time"
 STREAMS = 64  # parts of the text that are read side by side
 READ = 3_000  # characters of the text that the page shows
@@ -40,7 +39,7 @@ SHORTEST, ANALYSED = 1_000, 40_000  # characters, from and up to which units are
 
 def main() -> None:
     args = build_parser().parse_args()
-    run = Path(args.checkpoint)
+    run = Path(args.checkpoint or PRETRAINED)
     model, checkpoint = load_model(run)
     text = read_text(args.text) if args.text else held_out_text(checkpoint, run if run.is_dir() else run.parent)
     page = Path(args.page) if args.page else (run if run.is_dir() else run.parent) / "explore.html"
@@ -228,8 +227,8 @@ FEATURES: dict[str, Callable[[str], list[Any]]] = {
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    run = "run folder of part2/train.py (its best weights), or a checkpoint file"
-    add("--checkpoint", type=non_empty, default=str(MODEL), help=run)
+    run = "run folder of part2/train.py (its best weights), or a checkpoint file; by default the tales' model in assets/"
+    add("--checkpoint", type=non_empty, help=run)
     add("--text", type=non_empty, help="text to read (default: what the training kept out)")
     add("--page", type=non_empty, help="file to write (default: explore.html, beside the checkpoint)")
     return parser

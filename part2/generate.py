@@ -1,5 +1,6 @@
 """Let a trained model write: draw characters, or search for the likeliest text.
 
+    python part2/generate.py --prompt "Once upon a time"                              the model of the tales in assets/
     python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 200 --temperature 0.5
     python part2/generate.py --checkpoint RUN --prompt "Sleeping beauty is" --length 40 --beam_size 5 --num_samples 3
 
@@ -36,7 +37,7 @@ from common.command import (
 )
 from common.machine import get_device, seeded_generator
 from part2.dataset import decode, encode
-from part2.model import TextGenerationModel, load_model
+from part2.model import PRETRAINED, TextGenerationModel, load_model
 from part2.poems import RARE
 
 TEMPERATURE, SEED = 0.5, 0
@@ -44,7 +45,7 @@ TEMPERATURE, SEED = 0.5, 0
 
 def main() -> None:
     args = parse_arguments()
-    model, checkpoint = load_model(args.checkpoint, get_device(args.device))
+    model, checkpoint = load_model(args.checkpoint or PRETRAINED, get_device(args.device))
     vocabulary = checkpoint["vocabulary"]
     if args.no_rare and RARE in vocabulary:
         model.never_written.append(vocabulary.index(RARE))
@@ -138,8 +139,8 @@ def parse_arguments() -> Namespace:
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    run = "run folder of part2/train.py (its best weights), or a checkpoint file"
-    add("--checkpoint", type=non_empty, required=True, help=run)
+    run = "run folder of part2/train.py (its best weights), or a checkpoint file; by default the tales' model in assets/"
+    add("--checkpoint", type=non_empty, help=run)
     add("--prompt", nargs="+", default=[""], help="beginning of the text; if empty, a random character")
     add("--length", type=non_negative_int, default=200, help="number of characters to add")
     add("--stop", type=non_empty, metavar="TEXT", help="end before this text, if the model writes it")

@@ -39,6 +39,7 @@ from recurrence.inputs import check_sequence
 from recurrence.lstm import from_torch_order, lstm_sequence, to_torch_order
 
 PRECISIONS = {"float32": None, "bf16": torch.bfloat16}  # of the products; None: that of the parameters
+PRETRAINED = Path(__file__).resolve().with_name("assets") / "grimm"  # the run of a model of the tales
 INITS = ("uniform", "zeros", "normal", "xavier")
 State = list[tuple[Tensor, Tensor]]  # (h, c), each (B, n), of every layer
 
