@@ -227,7 +227,7 @@ FEATURES: dict[str, Callable[[str], list[Any]]] = {
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    run = "run folder of part2/train.py (its best weights), or a checkpoint file; by default the tales' model in assets/"
+    run = "run folder of part2/train.py (its best weights) or checkpoint file; by default the tales' model in assets/"
     add("--checkpoint", type=non_empty, help=run)
     add("--text", type=non_empty, help="text to read (default: what the training kept out)")
     add("--page", type=non_empty, help="file to write (default: explore.html, beside the checkpoint)")

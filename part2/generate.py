@@ -139,7 +139,7 @@ def parse_arguments() -> Namespace:
 def build_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    run = "run folder of part2/train.py (its best weights), or a checkpoint file; by default the tales' model in assets/"
+    run = "run folder of part2/train.py (its best weights) or checkpoint file; by default the tales' model in assets/"
     add("--checkpoint", type=non_empty, help=run)
     add("--prompt", nargs="+", default=[""], help="beginning of the text; if empty, a random character")
     add("--length", type=non_negative_int, default=200, help="number of characters to add")

@@ -1,27 +1,5 @@
 // The network of part2/model.py, character by character: equations 8 to 14, and their gradient backwards in time.
-// Vectors are arrays of numbers; a matrix (rows, columns) is an array row by row.
 "use strict";
-
-const sigmoid = (a) => 1 / (1 + Math.exp(-a));
-
-// W x + a
-function affine(W, x, a) {
-  const y = new Float64Array(a.length), columns = x.length;
-  for (let row = 0, k = 0; row < y.length; row++) {
-    let sum = a[row];
-    for (let column = 0; column < columns; column++, k++) sum += W[k] * x[column];
-    y[row] = sum;
-  }
-  return y;
-}
-
-// W^T d
-function transposed(W, d, columns) {
-  const y = new Float64Array(columns);
-  for (let row = 0, k = 0; row < d.length; row++)
-    for (let column = 0; column < columns; column++, k++) y[column] += W[k] * d[row];
-  return y;
-}
 
 class TextModel {
   // weights: embedding (K, d), W_p (K, n), b_p, and of every layer W_x (4n, d), W_h (4n, n), b, its rows in the order g, i, f, o
@@ -98,11 +76,9 @@ class TextModel {
 // softmax(p / temperature), without what is never written; at temperature 0 all of it on the likeliest character
 function distribution(p, temperature, neverWritten = []) {
   const allowed = Array.from(p, (value, k) => (neverWritten.includes(k) ? -Infinity : value));
-  const largest = Math.max(...allowed);
-  if (temperature === 0) return allowed.map((_, k) => (k === allowed.indexOf(largest) ? 1 : 0));
-  const weights = allowed.map((value) => Math.exp((value - largest) / temperature));
-  const total = weights.reduce((sum, weight) => sum + weight, 0);
-  return weights.map((weight) => weight / total);
+  if (temperature > 0) return softmax(allowed.map((value) => value / temperature));
+  const best = allowed.indexOf(Math.max(...allowed));
+  return allowed.map((_, k) => Number(k === best));
 }
 
 const likeliest = (q, count) => q.map((_, k) => k).sort((a, b) => q[b] - q[a]).slice(0, count);
@@ -113,14 +89,4 @@ function draw(q, topK, random) {
   let left = random() * total;
   for (const k of kept) if ((left -= q[k]) < 0) return k;
   return kept[0];
-}
-
-// Mulberry32: random numbers that a seed repeats
-function generator(seed) {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
