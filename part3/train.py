@@ -50,18 +50,10 @@ from common.paths import readable
 from common.run_folder import RunFolder
 from common.training import LoopState, Training, default_interval
 from part3.citation import CITATION_GRAPHS, LabelledGraph, load_graph, random_split
-from part3.gat import GAT
-from part3.gcn import GCN
-from part3.gcnii import GCNII
-from part3.graph import SparseMatrix, add_self_loops, identity, normalise
-from part3.graph_cnn import GraphAttention, GraphNetwork, MessageGraphConvolution
+from part3.graph import SparseMatrix
+from part3.networks import LAYERS, Network, build_model, principal_components, propagation_matrix
 from part3.tables import read_graph, write_predictions
 
-# The layers of a `GraphNetwork`
-LAYERS: dict[str, type[MessageGraphConvolution | GraphAttention]] = {
-    "convolution": MessageGraphConvolution,
-    "attention": GraphAttention,
-}
 # Kipf and Welling (2017), section 5.2, and Veličković et al. (2018), section 3.3; the others learn as the GCN does.
 GCN_DEFAULTS = {"num_hidden": 16, "dropout": 0.5, "weight_decay": 5e-4, "learning_rate": 0.01, "epochs": 200}
 GAT_DEFAULTS = {"num_hidden": 8, "dropout": 0.6, "weight_decay": 5e-4, "learning_rate": 0.005, "epochs": 1000}
@@ -69,7 +61,6 @@ DEFAULTS = dict.fromkeys(("gcn", "gat", "mlp", "gcnii", *LAYERS), GCN_DEFAULTS) 
 PUBMED_GAT_DEFAULTS = {"weight_decay": 1e-3, "learning_rate": 0.01, "output_heads": 8}
 MAX_DRAWN, MAX_NAMED = 300, 60  # nodes of a graph that is drawn, and of one that is drawn with names
 COLUMNS = ("run", "epoch", "loss", "accuracy", "validation_loss", "validation_accuracy")
-Network = GCN | GAT | GCNII | GraphNetwork
 
 
 @dataclass
@@ -219,21 +210,6 @@ def split_of_run(graph: LabelledGraph, kind: str, seed: int) -> LabelledGraph:
     return random_split(graph, seed) if kind == "random" else graph
 
 
-def propagation_matrix(A: SparseMatrix, model: str, normalisation: str) -> SparseMatrix:
-    """Return what the model takes: Â; A for `GraphNetwork`; the identity for the MLP, which uses no edges."""
-    if model == "mlp":
-        return identity(A.shape[0])
-    return A if model in LAYERS else normalise(add_self_loops(A), normalisation)
-
-
-def build_model(model: str, sizes: list[int], dropout: float, heads: int, output_heads: int) -> Network:
-    if model == "gat":
-        return GAT(sizes, heads, output_heads, dropout)
-    if model == "gcnii":
-        return GCNII(sizes[0], sizes[1], sizes[-1], num_layers=len(sizes) - 1, dropout=dropout)
-    return GraphNetwork(LAYERS[model], sizes, dropout) if model in LAYERS else GCN(sizes, dropout)
-
-
 def confidence_interval(accuracies: list[float]) -> float | None:
     """Return the half width of the mean's 95 % interval, 1.96 standard errors; None for a single run."""
     return 1.96 * stdev(accuracies) / math.sqrt(len(accuracies)) if len(accuracies) > 1 else None
@@ -247,10 +223,7 @@ def draw_graph(model: Network, A: SparseMatrix, graph: LabelledGraph, path: Path
     from common.figure import COLOURS, MARKERS, new_figure, save_figure
 
     model.eval()
-    embedding = model.embed(A, graph.features)
-    embedding = embedding.to_dense() if isinstance(embedding, SparseMatrix) else embedding  # of a model with one layer
-    U, S, _ = torch.linalg.svd(embedding - embedding.mean(dim=0), full_matrices=False)
-    places = F.pad(U * S, (0, 1))[:, :2]  # principal components; of a single feature there is one, and 0
+    places = principal_components(model.embed(A, graph.features))
     x, y = places.t()
     predicted = model(A, graph.features).argmax(dim=1)
 
