@@ -8,7 +8,7 @@ ifneq ($(wildcard ../shared/data),)
 export DATA_DIR ?= $(abspath ../shared/data)
 endif
 
-.PHONY: demo test test-all test-oldest lint experiments figures report bench clean
+.PHONY: demo test test-all test-oldest lint experiments figures report gallery bench clean
 
 demo: .venv/core              ## train the main job: an RNN on palindromes of 11 digits
 	$(PY) part1/train.py --model_type RNN --input_length 10
@@ -59,6 +59,24 @@ figures: .venv/core           ## report/figures/ from report/results/
 report: figures               ## report/main.pdf from report/results/; needs TeX Live
 	$(PY) report/build.py
 	cd report && latexmk -pdf -interaction=nonstopmode -halt-on-error main.tex
+
+RUNS := $(addprefix runs/gallery/,rnn lstm club gcn gat resnet18 numpy)
+gallery: $(RUNS:=/result.json)  ## docs/gallery/: pages on which networks of every part can be looked at, in a browser
+	$(PY) part1/explore.py --checkpoint $(filter %/rnn %/lstm,$(RUNS)) --page docs/gallery/memory.html
+	$(PY) part2/explore.py --page docs/gallery/text.html
+	$(PY) part3/explore.py --checkpoint $(filter %/club %/gcn %/gat,$(RUNS)) --page docs/gallery/graphs.html
+	$(PY) part4/explore.py --checkpoint $(filter %/resnet18 %/numpy,$(RUNS)) --page docs/gallery/images.html
+
+# All are trained in seconds but ResNet-18, which takes an hour: with the settings of the report.
+$(RUNS:=/result.json): | .venv/core
+	$(PY) $(TRAIN) --run_dir $(@D)
+runs/gallery/rnn/result.json: TRAIN := part1/train.py --model_type RNN --input_length 29 --preset long_memory
+runs/gallery/lstm/result.json: TRAIN := part1/train.py --model_type LSTM --input_length 29 --preset long_memory
+runs/gallery/club/result.json: TRAIN := part3/train.py
+runs/gallery/gcn/result.json: TRAIN := part3/train.py --dataset cora
+runs/gallery/gat/result.json: TRAIN := part3/train.py --dataset cora --model gat
+runs/gallery/resnet18/result.json: TRAIN := part4/train.py --model_name resnet18 --dataset cifar10 --epochs 15 --precision bf16
+runs/gallery/numpy/result.json: TRAIN := part4/train_numpy.py
 
 bench: .venv/molecules        ## speed beside what a user would take instead
 	$(PY) -m benchmarks.part1
