@@ -314,13 +314,14 @@ function grow() {
     : "There is no samples.json with this model.";
   byId("stages").replaceChildren(
     ...data.samples.map(({ step, texts }) =>
-      element("div", {}, element("h2", { textContent: `${step.toLocaleString("en")} steps` }), ...texts.map((text) => element("p", { textContent: text }))))
+      element("div", {}, element("h2", { textContent: `Step ${step.toLocaleString("en")}` }), ...texts.map((text) => element("p", { textContent: text }))))
   );
 }
 
 byId("about").textContent = data.about;
 byId("beginning").value = data.beginning;
-byId("top-k").max = byId("top-k").value = model.K - model.neverWritten.length;
+byId("top-k").max = model.K - model.neverWritten.length;
+byId("top-k").value = byId("top-k").max;
 [byId("layer").max, byId("unit").max] = [model.layers.length, model.n];
 for (const id of ["temperature", "top-k"]) {
   const show = () => (byId(id).nextElementSibling.textContent = byId(id).value);

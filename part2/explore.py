@@ -79,8 +79,10 @@ def about(model: TextGenerationModel, checkpoint: dict[str, Any], folder: Path) 
     n, layers = model.output.in_features, len(model.layers)
     says = f"{layers} layer{'s' * (layers > 1)} of {n:,} LSTM units, trained"
     arguments = read_json(folder, "config.json").get("arguments", {})
-    if source := arguments.get("txt_file") or arguments.get("poems"):
-        says += f" on {Path(source).name}"
+    if arguments.get("poems"):
+        says += f" on poems ({Path(arguments['poems']).name})"
+    elif arguments.get("txt_file"):
+        says += f" on {Path(arguments['txt_file']).name}"
     says += f" for {checkpoint['step']:,} steps"
     if loss := read_json(folder, "result.json").get("held_out_loss"):
         says += f"; {loss:.2f} nats a character on text that training never saw"
