@@ -11,6 +11,10 @@ const QUANTITIES = {
   o: "output gates, o",
   g: "candidates, g",
 };
+const LOOK_FOR = {
+  RNN: "A unit that keeps its colour from the first digits on is a switch, set once.",
+  LSTM: "A cell keeps what it holds where its forget gate is near 1 and its input gate near 0.",
+};
 const random = generator(0);
 const drawn = () => Math.floor(10 * random());
 
@@ -125,7 +129,7 @@ function makeParts(network) {
       `it would say ${said}, with p = ${step.p[said].toFixed(2)}`;
   });
   network.parts = { heading, answers, canvas };
-  const about = element("p", { className: "quiet", textContent: network.about });
+  const about = element("p", { className: "quiet", textContent: `${network.about}. ${LOOK_FOR[network.model]}` });
   const controls = element("div", { className: "controls" }, element("label", {}, "Show ", quantity), about);
   const says = element("p", { className: "quiet", textContent: "What it would answer after each digit:" });
   return element("div", { className: "network" }, heading, controls, says, answers, canvas);
