@@ -41,7 +41,7 @@ def main() -> None:
     args = build_parser().parse_args()
     run = Path(args.checkpoint or PRETRAINED)
     model, checkpoint = load_model(run)
-    text = read_text(args.text) if args.text else held_out_text(checkpoint, run if run.is_dir() else run.parent)
+    text = read_text(args.text, args.encoding) if args.text else held_out_text(checkpoint, run if run.is_dir() else run.parent)
     page = Path(args.page) if args.page else (run if run.is_dir() else run.parent) / "explore.html"
     write_page(page, Path(__file__).with_name("explore.html"), page_data(model, checkpoint, text, run))
     print(f"{short_path(page)}: open it in a browser")
@@ -98,9 +98,9 @@ def read_json(folder: Path, name: str) -> Any:
         raise InputError(f"{short_path(path)} is damaged: no JSON") from None
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, encoding: str | None) -> str:
     """Return a text file, at most as much as is looked at."""
-    corpus = Corpus(path)
+    corpus = Corpus(path, encoding=encoding)
     return decode(corpus.tokens[:ANALYSED], corpus.vocabulary)
 
 
@@ -232,6 +232,7 @@ def build_parser() -> ArgumentParser:
     run = "run folder of part2/train.py (its best weights) or checkpoint file; by default the tales' model in assets/"
     add("--checkpoint", type=non_empty, help=run)
     add("--text", type=non_empty, help="text to read (default: what the training kept out)")
+    add("--encoding", type=non_empty, help="of --text (default: as its byte order mark says, else utf-8)")
     add("--page", type=non_empty, help="file to write (default: explore.html, beside the checkpoint)")
     return parser
 

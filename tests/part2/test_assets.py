@@ -4,6 +4,12 @@ import json
 import re
 from collections import Counter
 
+import pytest
+
+from common.data import sha256_of
+from part2.dataset import HELD_OUT, Corpus, held_out_batches
+from part2.model import PRETRAINED, load_model
+from part2.train import evaluate
 from tests.harness import ROOT
 
 ASSETS = ROOT / "part2" / "assets"
@@ -33,3 +39,17 @@ def test_the_quatrains():
     assert len(poems) >= 36 and len({poem["title"] for poem in poems}) == len(poems)
     assert all(len(poem["paragraphs"]) == 2 for poem in poems)
     assert len(set(clauses)) == 4 * len(poems) and {len(clause) for clause in clauses} == {5, 7}
+
+
+def test_the_model():
+    for line in (PRETRAINED / "sha256").read_text().splitlines():
+        checksum, name = line.split()
+        assert sha256_of(PRETRAINED / name) == checksum, name
+    model, checkpoint = load_model(PRETRAINED)
+    corpus = Corpus(ASSETS / "grimm.txt", HELD_OUT)
+    assert (checkpoint["vocabulary"], checkpoint["text_checksum"]) == (corpus.vocabulary, corpus.checksum)
+    found = evaluate(model, list(held_out_batches(corpus)), "cpu")["held_out_loss"]
+    told = json.loads((PRETRAINED / "result.json").read_text())["held_out_loss"]
+    assert found == pytest.approx(told, abs=1e-5)
+    config = json.loads((PRETRAINED / "config.json").read_text())
+    assert config["command"] in (ASSETS / "README.md").read_text() and not config["commit"].endswith("dirty")
