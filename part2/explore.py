@@ -39,18 +39,18 @@ SHORTEST, ANALYSED = 1_000, 40_000  # characters, from and up to which units are
 
 def main() -> None:
     args = build_parser().parse_args()
-    run = Path(args.checkpoint or PRETRAINED)
-    model, checkpoint = load_model(run)
-    text = read_text(args.text, args.encoding) if args.text else held_out_text(checkpoint, run if run.is_dir() else run.parent)
-    page = Path(args.page) if args.page else (run if run.is_dir() else run.parent) / "explore.html"
-    write_page(page, Path(__file__).with_name("explore.html"), page_data(model, checkpoint, text, run))
+    path = Path(args.checkpoint or PRETRAINED)
+    folder = path if path.is_dir() else path.parent
+    model, checkpoint = load_model(path)
+    text = read_text(args.text, args.encoding) if args.text else held_out_text(checkpoint, folder)
+    page = Path(args.page) if args.page else folder / "explore.html"
+    write_page(page, Path(__file__).with_name("explore.html"), page_data(model, checkpoint, text, folder))
     print(f"{short_path(page)}: open it in a browser")
 
 
-def page_data(model: TextGenerationModel, checkpoint: dict[str, Any], text: str, run: Path) -> dict[str, Any]:
+def page_data(model: TextGenerationModel, checkpoint: dict[str, Any], text: str, folder: Path) -> dict[str, Any]:
     """Return what the page needs: the model, a text, which units follow what in it, and the samples of its training."""
     vocabulary = checkpoint["vocabulary"]
-    folder = run if run.is_dir() else run.parent
     return {
         "about": about(model, checkpoint, folder),
         "vocabulary": vocabulary,
