@@ -26,7 +26,7 @@ from torch import Tensor
 from common.command import ArgumentParser, non_empty, run_command
 from common.errors import InputError
 from common.page import floats, write_page
-from common.paths import short_path
+from common.paths import ROOT, short_path
 from part2.dataset import HELD_OUT, Corpus, decode, find_text
 from part2.model import PRETRAINED, TextGenerationModel, load_model
 from part2.poems import PoemCorpus
@@ -43,7 +43,7 @@ def main() -> None:
     folder = path if path.is_dir() else path.parent
     model, checkpoint = load_model(path)
     text = read_text(args.text, args.encoding) if args.text else held_out_text(checkpoint, folder)
-    page = Path(args.page) if args.page else folder / "explore.html"
+    page = Path(args.page or (folder if args.checkpoint else ROOT / "runs" / "part2") / "explore.html")
     write_page(page, Path(__file__).with_name("explore.html"), page_data(model, checkpoint, text, folder))
     print(f"{short_path(page)}: open it in a browser")
 
@@ -233,7 +233,11 @@ def build_parser() -> ArgumentParser:
     add("--checkpoint", type=non_empty, help=run)
     add("--text", type=non_empty, help="text to read (default: what the training kept out)")
     add("--encoding", type=non_empty, help="of --text (default: as its byte order mark says, else utf-8)")
-    add("--page", type=non_empty, help="file to write (default: explore.html, beside the checkpoint)")
+    add(
+        "--page",
+        type=non_empty,
+        help="file to write (default: explore.html in the run folder; without one, in runs/part2/)",
+    )
     return parser
 
 
