@@ -236,7 +236,7 @@ def build_parser() -> ArgumentParser:
     add(
         "--page",
         type=non_empty,
-        help="file to write (default: explore.html in the run folder; without one, in runs/part2/)",
+        help="file to write (default: explore.html in the run folder, or in runs/part2/)",
     )
     return parser
 
