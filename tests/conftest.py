@@ -3,14 +3,13 @@
 import pytest
 
 from tests.browser import open_pages, start_browser
-from tests.tried import Tried
+from tests.tried import server
 
 
 @pytest.fixture(scope="session")
 def tried():
     """Runs commands, each in a fork of one process that has imported everything."""
-    with Tried() as tried:
-        yield tried
+    return server()
 
 
 browser = pytest.fixture(start_browser, scope="session")

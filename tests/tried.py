@@ -1,11 +1,11 @@
 """Try commands one after the other, each in a fork of one process that has imported everything once.
 
-    with Tried() as tried:
-        ending = tried("part1.train", "--input_length", "0")        # .code, .out, .err
+    ending = server()("part1.train", "--input_length", "0")        # .code, .out, .err
 
-A command gets a minute and, if asked for, so many more MiB of memory than the process has at its start.
+A command gets five minutes and, if asked for, so many more MiB of memory than the process has at its start.
 """
 
+import atexit
 import importlib
 import json
 import os
@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.harness import ENVIRONMENT, ROOT
 
-SECONDS = 60
+SECONDS = 300
 
 
 class Ending(NamedTuple):
@@ -36,7 +37,7 @@ class Ending(NamedTuple):
 
 
 class Tried:
-    def __enter__(self):
+    def __init__(self):
         command = [sys.executable, "-m", "tests.tried"]
         self.server = subprocess.Popen(
             command,
@@ -46,15 +47,18 @@ class Tried:
             stdout=subprocess.PIPE,
             text=True,
         )
-        return self
+        atexit.register(self.server.communicate, timeout=60)
 
     def __call__(self, module, *words, cwd=ROOT, memory=None, environment=None):
         asked = [module, list(map(str, words)), str(cwd), memory, environment or {}]
         print(json.dumps(asked), file=self.server.stdin, flush=True)
         return Ending(*json.loads(self.server.stdout.readline()))
 
-    def __exit__(self, *_):
-        self.server.communicate(timeout=60)
+
+@cache
+def server():
+    """Return the one server of this process."""
+    return Tried()
 
 
 def serve():
