@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "tales": ("python part2/train.py --txt_file assets/grimm.txt", r"perplexity \d+\.\d+"),
     "tale": (
-        'python part2/generate.py --prompt "Sleeping beauty is"',
+        'python part2/generate.py --checkpoint runs/part2/grimm_seed0 --prompt "Sleeping beauty is"',
         r"Sleeping beauty is[\s\S]*",
     ),
     "club": ("python part3/train.py", r"accuracy \d\.\d+ on [\d,]+"),
