@@ -66,8 +66,6 @@ gallery: $(RUNS:=/result.json)  ## docs/gallery/: pages on which networks of eve
 	$(PY) part2/explore.py --page docs/gallery/text.html
 	$(PY) part3/explore.py --checkpoint $(filter %/club %/gcn %/gat,$(RUNS)) --page docs/gallery/graphs.html
 	$(PY) part4/explore.py --checkpoint $(filter %/resnet18 %/numpy,$(RUNS)) --page docs/gallery/images.html
-	-chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,560 --virtual-time-budget=5000 \
-		--screenshot=docs/gallery/text.png docs/gallery/text.html
 
 # All are trained in seconds but ResNet-18, which takes a quarter of an hour; it gets few epochs.
 $(RUNS:=/result.json): | .venv/core
