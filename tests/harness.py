@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ TIMES = ("seconds", "examples_per_second", "characters_per_second")
 def run_script(script, *words, cwd=ROOT, **options):
     """Run a script and return what `subprocess.run` does; for speed in a fork, where nothing else is asked for."""
     command = [sys.executable, script, *map(str, words)]
-    if os.name == "posix" and cwd == ROOT and not options:
+    if os.name == "posix" and re.fullmatch(r"part[\w/]+\.py", str(script)) and cwd == ROOT and not options:
         from tests.tried import server
 
         ending = server()(str(script).removesuffix(".py").replace("/", "."), *words)
