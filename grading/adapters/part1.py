@@ -1,0 +1,135 @@
+"""Sequence classifiers: VanillaRNN, LSTM and their kin of 2020, in every form in which they are correct.
+
+Inputs may be (B, T), (B, T, 1), (B, T, d) with one-hot vectors, or the same with time first, as floats or integers; the
+constructor may know no batch size or device; what it is given is what it is called on, so that it may use both.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from grading.loading import Code, Unusable
+
+B = 16  # rows; no size of a length or of a number of classes, so that axes can be told apart
+PALINDROMES = ({"seq_length": 6, "input_dim": 1, "num_classes": 10, "length": 6, "symbols": 10},)
+# The three data sets of 2020, as its train.py passes them; a group's model needs to take its own.
+SYMBOLS = (
+    {"seq_length": 7, "input_dim": 1, "num_classes": 7, "length": 6, "symbols": 7},
+    {"seq_length": 8, "input_dim": 3, "num_classes": 2, "length": 8, "symbols": 3},
+    {"seq_length": 9, "input_dim": 1, "num_classes": 2, "length": 9, "symbols": 3},
+    {"seq_length": 9, "input_dim": 3, "num_classes": 2, "length": 9, "symbols": 3},
+)
+
+
+class Classifier:
+    """A submission's model, called on (B, T) digits whatever form it takes, returning scores (B, K).
+
+    Args:
+        length: T of its inputs; None: as the edition's data set has it.
+        own_init: keep its initialisation; otherwise parameters are drawn anew, so that a small one hides nothing.
+
+    Raises:
+        Unusable: it cannot be constructed, or called on a batch of the size it was constructed for.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        name: str,
+        length: int | None = None,
+        num_hidden: int = 32,
+        batch_size: int = B,
+        own_init: bool = False,
+        **sizes: int,
+    ):
+        self.code, self.name = code, name
+        self.log_probs = code.part.options.get("output") == "log_probs"
+        first: Exception | None = None
+        for case in SYMBOLS if self.log_probs else PALINDROMES:
+            case = case | ({"seq_length": length, "length": length} if length else {}) | sizes
+            values: dict[str, Any] = {key: case[key] for key in ("seq_length", "input_dim", "num_classes")}
+            values |= {"num_hidden": num_hidden, "batch_size": batch_size, "device": torch.device("cpu")}
+            if self.log_probs:
+                values |= {"vocabulary_size": case["symbols"], "log_probs": True}
+            self.length, self.symbols, self.classes = case["length"], case["symbols"], case["num_classes"]
+            for as_vectors in (False, True):
+                if as_vectors and not self.log_probs:
+                    values["input_dim"] = case["symbols"]
+                self.input_dim = values["input_dim"]
+                try:
+                    self.net = code.construct(name, values)
+                    self._check_module()
+                    if not own_init:
+                        self._draw_parameters(num_hidden)
+                    self._find_form(batch_size, as_vectors)
+                    return
+                except Exception as error:
+                    first = first or error
+        assert first
+        raise first
+
+    def __call__(self, digits: Tensor) -> Tensor:
+        """Return scores (B, K): logits, or log-probabilities in the edition that asks for them."""
+        return self._checked(self.net(self.form(digits)), len(digits))
+
+    def draw(self, rows: int = B, length: int | None = None) -> Tensor:
+        """Draw (rows, T) symbols, each of them an integer as a float."""
+        return torch.randint(self.symbols, (rows, length or self.length)).float()
+
+    def palindromes(self, rows: int, length: int) -> tuple[Tensor, Tensor]:
+        """Draw palindromes: (rows, T) digits to read, and (rows,) last digits to name, equal to the first ones."""
+        left = torch.randint(self.symbols, (rows, length // 2 + 1)).float()
+        return torch.cat((left, left[:, 1 : (length + 1) // 2].flip(1)), dim=1), left[:, 0].long() % self.classes
+
+    def _check_module(self) -> None:
+        if not isinstance(self.net, nn.Module) or not list(self.net.parameters()):
+            what = "has no parameters" if isinstance(self.net, nn.Module) else "is no nn.Module"
+            raise Unusable(f"construct {self.name}", f"{self.name} {what}", self.code.place(self.name, "__init__"))
+
+    def _draw_parameters(self, n: int) -> None:
+        for parameter in self.net.parameters():
+            nn.init.uniform_(parameter, -(n**-0.5), n**-0.5)
+
+    def _find_form(self, batch_size: int, as_vectors: bool) -> None:
+        """Find the first form of input that gives (B, K)."""
+        first: Exception | None = None
+        for form in self._forms(as_vectors):
+            self.form = form
+            try:
+                digits = self.draw(batch_size)
+                output = self.code.call(f"call {self.name}", self.net, form(digits))
+                self._checked(output, batch_size)
+                return
+            except AssertionError as error:
+                place = self.code.place(self.name, "forward")
+                first = first or Unusable(f"call {self.name}", f"called on (B, T) = {tuple(digits.shape)}, {error}", place)
+            except Exception as error:
+                first = first or error
+        assert first
+        raise first
+
+    def _forms(self, as_vectors: bool) -> list[Any]:
+        if as_vectors:
+            one_hot = [lambda x: F.one_hot(x.long(), self.symbols).float()]
+            return [*one_hot, lambda x: F.one_hot(x.long(), self.symbols).float().transpose(0, 1)]
+        forms = [
+            lambda x: x,
+            lambda x: x.unsqueeze(2),
+            lambda x: x.t(),
+            lambda x: x.t().unsqueeze(2),
+        ]
+        if self.log_probs:
+            forms = [*forms[:2], lambda x: x.unsqueeze(1), lambda x: x.long(), lambda x: x.long().unsqueeze(2), *forms[2:]]
+        return forms
+
+    def _checked(self, output: Any, rows: int) -> Tensor:
+        """Return the scores in an output: the tensor, or the first of a tuple, after a look at its form."""
+        if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+            output = output[0]
+        assert isinstance(output, Tensor), f"it returned a {type(output).__name__}, not a tensor"
+        expected = (rows, self.classes)
+        assert output.shape == expected, f"it returned scores of shape {tuple(output.shape)}, not (B, K) = {expected}"
+        assert output.isfinite().all(), "it returned scores that are not finite"
+        return output
