@@ -202,7 +202,7 @@ def run(part: Any, folder: Path, root: Path, probe: str, subject: str | None, se
     limit(seconds)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         os.chdir(scratch)
-        os.environ |= {"HOME": scratch, "TMPDIR": scratch}
+        os.environ["TMPDIR"] = scratch  # the home is one for the submission, so that what it compiles is kept
         tempfile.tempdir = scratch
         verdict = Verdict("failed", "it raised what cannot be caught")
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-MODULES = ("part1",)
+MODULES = ("part1", "part2", "part3", "part4")
 Probe = TypeVar("Probe", bound=Callable[..., None])
 
 
