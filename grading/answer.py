@@ -1,5 +1,6 @@
 """What was found, question by question: for a terminal, as Markdown, and as Gradescope's results.json."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -62,25 +63,31 @@ def lines_of(judged: list[Judged], hints: bool) -> Iterator[str]:
         if one.part is not part:
             part = one.part
             yield f"\n{part.name}: {part.title}"
-        yield f"  {one.question.number:<10} {summary(one)}  {one.question.asks}"
+        yield f"  {one.question.number:<20} {summary(one):<18} {one.question.asks}"
         for finding in one.findings:
-            if finding.state == HELD or finding.blocked_by:
-                continue
-            place = f" ({finding.verdict.place})" if finding.verdict.place else ""
-            mark = {FAILED: "-", STUB: "-", ADVICE: "advice:", OPEN: "?"}[finding.state]
-            yield f"      {mark} {finding.name}{place}"
-            yield f"          asked  {finding.must}"
-            yield f"          found  {finding.verdict.message}"
-            if finding.look and finding.state in (FAILED, ADVICE):
-                yield f"          look   {finding.look}"
-        blocked: dict[str, int] = {}
-        for finding in one.findings:
-            if finding.blocked_by:
-                blocked[finding.blocked_by] = blocked.get(finding.blocked_by, 0) + 1
-        for cause, number in blocked.items():
-            yield f"      ? {number} not judged: blocked by {cause}"
+            if finding.state in (FAILED, STUB, ADVICE):
+                yield from described(finding, is_own=one.question.number != "handed out")
+        for reason, number in Counter(reason_of(finding) for finding in one.findings if finding.state == OPEN).items():
+            yield f"      ? {number} not judged: {reason}"
         if hints and one.question.hint and any(finding.state != HELD for finding in one.findings):
             yield f"      hint  {one.question.hint}"
+
+
+def described(finding: Finding, is_own: bool) -> Iterator[str]:
+    """Yield what is to be said of a probe that does not hold; of a handed-out file, in one line."""
+    place = f" ({finding.verdict.place})" if finding.verdict.place else ""
+    if not is_own:
+        yield f"      advice: {finding.name}: {finding.verdict.message}"
+        return
+    yield f"      {'advice:' if finding.state == ADVICE else '-'} {finding.name}{place}"
+    yield f"          asked  {finding.must}"
+    yield f"          found  {finding.verdict.message}"
+    if finding.look and finding.state != STUB:
+        yield f"          look   {finding.look}"
+
+
+def reason_of(finding: Finding) -> str:
+    return f"blocked by {finding.blocked_by}" if finding.blocked_by else finding.verdict.message
 
 
 def summary(one: Judged) -> str:

@@ -33,11 +33,12 @@ class Cell(NamedTuple):
 
 
 class FoundPart(NamedTuple):
-    """A part of a submission: its name in the edition, where it lies, and how well it fits."""
+    """A part of a submission: where it lies, how well it fits, and other folders that fit as well."""
 
     part: Part
     folder: Path
     score: int
+    rivals: list[Path]
 
 
 class Submission(NamedTuple):
@@ -72,6 +73,10 @@ def find_submission(root: Path, editions: list[Edition], part: str | None = None
         raise ValueError(f"{root} holds no {part or 'part'} of {what}: none of the names that its handout fixes")
     fitting = [edition for edition in editions if scores[edition.name] == best]
     parts = found[fitting[0].name]
+    for one in parts:
+        if one.rivals:
+            places = " and ".join(str(folder.relative_to(root)) for folder in (one.folder, one.rivals[0]))
+            raise ValueError(f"{places} both hold {one.part.name} of {fitting[0].name}: name the submission's own")
     return Submission(root, fitting[0], [edition.name for edition in fitting[1:]], parts)
 
 
@@ -95,10 +100,7 @@ def find_parts(edition: Edition, root: Path, folders: list[Path], name: str | No
             best = max(scores := [(score_of(part, folder), -depth(root, folder)) for folder in folders])
             if best[0]:
                 fitting = [folder for folder, score in zip(folders, scores) if score == best]
-                if len(fitting) > 1:
-                    places = " and ".join(str(folder.relative_to(root)) for folder in fitting[:2])
-                    raise ValueError(f"{len(fitting)} folders hold {part.name} of {edition.name}, {places}: name one")
-                parts.append(FoundPart(part, fitting[0], best[0]))
+                parts.append(FoundPart(part, fitting[0], best[0], fitting[1:]))
     return parts
 
 
@@ -109,7 +111,7 @@ def depth(root: Path, folder: Path) -> int:
 def score_of(part: Part, folder: Path) -> int:
     """Return how many of a part's names a folder defines, in the right files, and how many constructors are as given."""
     score = 0
-    for name in {name for names in part.files.values() for name in names}:
+    for name in {name for names in part.files.values() for name in names} - {"train"}:  # many folders have one
         path = file_of(part, folder, name)
         if path:
             signature = part.signatures.get(name)
