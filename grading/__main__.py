@@ -16,9 +16,10 @@ from pathlib import Path
 from common.command import ArgumentParser, positive_int, run_command
 from common.errors import CommandError
 from common.paths import readable
-from grading.answer import Finding, Judged, lines_of, markdown, results
-from grading.editions import Question, read_editions
-from grading.server import SECONDS, Server, Verdict
+from grading.answer import lines_of, markdown, results, total
+from grading.editions import read_editions
+from grading.judging import judge
+from grading.server import SECONDS, Server
 from grading.submission import FoundPart, Submission, find_submission
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     except ValueError as error:
         raise CommandError(str(error)) from None
     with Server() as server:
-        print(introduction(submission, server.network))
+        print(introduction(submission, server.network), flush=True)
         judged = judge(server, submission, args.seconds)
     title = f"{submission.edition.title}: {total(judged)}"
     for line in lines_of(judged, args.hints):
@@ -48,70 +49,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def judge(server: Server, submission: Submission, seconds: int) -> list[Judged]:
-    """Run the probes of every question of every part, and say of each what became of it."""
-    judged = []
-    for found in submission.parts:
-        causes: dict[str, str] = {}  # what cannot be used -> the question that says so
-        failed: dict[tuple[str, str | None], str] = {}  # probe and subject -> the question at which it did not hold
-        for question in found.part.questions:
-            one = Judged(found.part, question)
-            for probe, subject, required in question.asked():
-                about = server.catalogue[f"{found.part.probes}.{probe}"]
-                blocked = cause_of(question, probe, subject, about["after"], causes, failed)
-                verdict = Verdict("not judged")
-                if not blocked:
-                    verdict = server.judge(
-                        submission.edition.name, found.part.name, found.folder, submission.root, probe, subject, seconds
-                    )
-                    blocked = causes.get(verdict.key, "") if verdict.key else ""
-                    if verdict.key and not blocked and any(f"{n}:" in c for c in causes for n in question.built_on):
-                        blocked = next(causes[c] for c in causes for n in question.built_on if f"{n}:" in c)
-                label = f"{question.number}, {subject or ''} {probe.replace('_', ' ')}".replace(",  ", ", ")
-                if verdict.key and not blocked:
-                    causes[f"{verdict.key}"] = f"{question.number}: {verdict.key}"
-                if blocked or verdict.status not in ("passed", "not judged"):
-                    failed[probe, subject] = blocked or label
-                one.findings.append(Finding(probe, subject, required, verdict, about["must"], about["look"], blocked))
-            judged.append(without_absent(one))
-    return judged
-
-
-def cause_of(
-    question: Question,
-    probe: str,
-    subject: str | None,
-    after: list[str],
-    causes: dict[str, str],
-    failed: dict[tuple[str, str | None], str],
-) -> str:
-    """Return what a probe need not be run for, since another has named the cause; else nothing."""
-    for earlier in question.built_on:
-        if (probe, earlier) in failed:
-            return failed[probe, earlier]
-    for key, cause in causes.items():
-        if subject and key.split()[-1] == subject:
-            return cause
-    for other in after:
-        for name in (subject, *question.built_on):
-            if (other, name) in failed:
-                return failed[other, name]
-    return ""
-
-
-def without_absent(one: Judged) -> Judged:
-    """Where one subject of several is enough, leave out those that are not there or not implemented."""
-    if one.question.one_of:
-        there = [s for s in one.question.subjects if not is_absent(one, s)]
-        one.findings = [f for f in one.findings if f.subject in (there or one.question.subjects[:1])]
-    return one
-
-
-def is_absent(one: Judged, subject: str) -> bool:
-    first = next(finding for finding in one.findings if finding.subject == subject)
-    return first.verdict.status == "stub" or first.verdict.key.startswith("name ")
-
-
 def introduction(submission: Submission, network: str) -> str:
     found = {one.part.name for one in submission.parts}
     lines = [f"{submission.edition.name}: {submission.edition.title}"]
@@ -124,11 +61,6 @@ def introduction(submission: Submission, network: str) -> str:
 
 def describe(found: FoundPart, submission: Submission) -> str:
     return f"{found.part.name} in {readable(str(found.folder.relative_to(submission.root.parent)))}"
-
-
-def total(judged: list[Judged]) -> str:
-    states = [finding.state for one in judged for finding in one.findings if finding.required]
-    return f"{states.count('holds')} of {len(states)} required probes hold"
 
 
 def parse_arguments() -> Namespace:

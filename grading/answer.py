@@ -33,6 +33,11 @@ class Finding(NamedTuple):
         return f"{self.subject}: {words}" if self.subject else words
 
     @property
+    def could_not_be_judged(self) -> bool:
+        """Whether it is the probe that does not know a form, and no fault, here or elsewhere."""
+        return self.verdict.status == "not judged" and not self.blocked_by
+
+    @property
     def state(self) -> str:
         if self.verdict.status == "passed":
             return HELD
@@ -45,7 +50,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Judged:
-    """A question and what became of its probes; `left_out`: subjects that need not be there."""
+    """A question, and what became of its probes."""
 
     part: Part
     question: Question
@@ -53,7 +58,7 @@ class Judged:
 
     @property
     def holds(self) -> bool:
-        return all(one.state == HELD for one in self.findings if one.required)
+        return all(one.state == HELD or one.could_not_be_judged for one in self.findings if one.required)
 
 
 def lines_of(judged: list[Judged], hints: bool) -> Iterator[str]:
@@ -88,6 +93,14 @@ def described(finding: Finding, is_own: bool) -> Iterator[str]:
 
 def reason_of(finding: Finding) -> str:
     return f"blocked by {finding.blocked_by}" if finding.blocked_by else finding.verdict.message
+
+
+def total(judged: list[Judged]) -> str:
+    """Return in one line how many of the required probes hold."""
+    states = [finding.state for one in judged for finding in one.findings if finding.required]
+    unjudged = sum(one.could_not_be_judged for question in judged for one in question.findings if one.required)
+    rest = f", {unjudged} could not be judged" if unjudged else ""
+    return f"{states.count(HELD)} of {len(states) - unjudged} required probes hold{rest}"
 
 
 def summary(one: Judged) -> str:

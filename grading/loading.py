@@ -143,6 +143,8 @@ class Code:
         """Return the file that defines a name; for the name of a file itself, that file."""
         if name.endswith(".py"):
             if not (self.folder / name).is_file():
+                if any(self.folder.glob("*.ipynb")):
+                    raise NotJudged(f"there is no {name}; what a notebook's cells do beside definitions is not run")
                 raise Unusable(f"name {name}", f"there is no {name} in {self._shown(self.folder)}")
             return self.folder / name
         path = file_of(self.part, self.folder, name)

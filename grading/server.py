@@ -85,6 +85,8 @@ class Server:
             assert self.process.stdin
             self.process.stdin.close()
         self.process.wait(timeout=10)
+        assert self.process.stdout
+        self.process.stdout.close()
         self._home.cleanup()
 
     def judge(

@@ -4,6 +4,7 @@ Inputs may be (B, T), (B, T, 1), (B, T, d) with one-hot vectors, or the same wit
 constructor may know no batch size or device; what it is given is what it is called on, so that it may use both.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -47,32 +48,36 @@ class Classifier:
         self.code, self.name = code, name
         self.log_probs = code.part.options.get("output") == "log_probs"
         first: Exception | None = None
-        for case in SYMBOLS if self.log_probs else PALINDROMES:
+        cases = SYMBOLS if self.log_probs else PALINDROMES
+        for as_vectors, case in itertools.product((False, True), cases):
             case = case | ({"seq_length": length, "length": length} if length else {}) | sizes
             values: dict[str, Any] = {key: case[key] for key in ("seq_length", "input_dim", "num_classes")}
             values |= {"num_hidden": num_hidden, "batch_size": batch_size, "device": torch.device("cpu")}
             if self.log_probs:
                 values |= {"vocabulary_size": case["symbols"], "log_probs": True}
             self.length, self.symbols, self.classes = case["length"], case["symbols"], case["num_classes"]
-            for as_vectors in (False, True):
-                if as_vectors and not self.log_probs:
-                    values["input_dim"] = case["symbols"]
-                self.input_dim = values["input_dim"]
-                try:
-                    self.net = code.construct(name, values)
-                    self._check_module()
-                    if not own_init:
-                        self._draw_parameters(num_hidden)
-                    self._find_form(batch_size, as_vectors)
-                    return
-                except Exception as error:
-                    first = first or error
+            if as_vectors:
+                values["input_dim"] = case["symbols"]
+            self.input_dim = values["input_dim"]
+            try:
+                self.net = code.construct(name, values)
+                self._check_module()
+                if not own_init:
+                    self._draw_parameters(num_hidden)
+                self._find_form(batch_size, as_vectors)
+                return
+            except Exception as error:
+                first = first or error
         assert first
         raise first
 
     def __call__(self, digits: Tensor) -> Tensor:
         """Return scores (B, K): logits, or log-probabilities in the edition that asks for them."""
         return self._checked(self.net(self.form(digits)), len(digits))
+
+    def of_zeros(self) -> Tensor:
+        """Return the scores of an input that is nothing but zeros, in the model's own form."""
+        return self._checked(self.net(torch.zeros_like(self.form(self.draw()))), B)
 
     def draw(self, rows: int = B, length: int | None = None) -> Tensor:
         """Draw (rows, T) symbols, each of them an integer as a float."""

@@ -205,7 +205,6 @@ def state_starts_at_zero(code: Code, model: str) -> None:
     Look at where h and c start: torch.zeros, not torch.ones or torch.rand.
     """
     net = Classifier(code, model, length=3 if not code.part.options.get("output") else None)
-    digits = net.draw()
     if net.log_probs:
         table = _embedding(net)
         if table is None:
@@ -214,7 +213,7 @@ def state_starts_at_zero(code: Code, model: str) -> None:
     for parameter in net.net.parameters():
         if parameter.numel() == max(parameter.shape):  # biases, and W_x of input_dim 1, which a zero input hides anyway
             parameter.zero_()
-    scores = net(digits if net.log_probs else torch.zeros_like(digits))
+    scores = net(net.draw()) if net.log_probs else net.of_zeros()
     spread = (scores - scores[:, :1]).abs().max().item()
     assert spread < 1e-5, f"zero biases and inputs give scores that differ by {spread:.2g}: the first state is not 0"
 
