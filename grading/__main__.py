@@ -29,6 +29,9 @@ def main() -> None:
     editions = [edition for edition in read_editions() if args.edition in (None, edition.name)]
     if not args.directory.is_dir():
         raise CommandError(f"{args.directory}: there is no such folder")
+    for path in (args.json, args.markdown):
+        if path and not path.absolute().parent.is_dir():
+            raise CommandError(f"{path}: there is no folder to write it to")
     try:
         submission = find_submission(args.directory, editions, args.part)
     except ValueError as error:
@@ -77,4 +80,5 @@ def parse_arguments() -> Namespace:
 
 
 if __name__ == "__main__":
+    sys.argv[0] = "grading"  # as errors and --help are to name it
     run_command(main)

@@ -19,31 +19,32 @@ class Causes:
 
     Args:
         unusable: of a cause's key, such as "construct LSTM".
-        failed: of a probe and its subject.
+        failed: of a probe and its subject, and whether it was required: what is required waits for no advice.
     """
 
     unusable: dict[str, str] = field(default_factory=dict)
-    failed: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    failed: dict[tuple[str, str | None], tuple[str, bool]] = field(default_factory=dict)
 
     def of(self, question: Question, asked: Asked, after: list[str]) -> str:
         """Return what a probe need not be run for, since it names a cause already; else nothing."""
         for key, cause in self.unusable.items():
             if asked.subject and key.split()[-1].split(".")[0] == asked.subject:
                 return cause
-        for subject in question.built_on:
-            if (asked.probe, subject) in self.failed:
-                return self.failed[asked.probe, subject]
-        for probe in after:
-            for subject in (asked.subject, *question.built_on):
-                if (probe, subject) in self.failed:
-                    return self.failed[probe, subject]
+        same = [(asked.probe, subject) for subject in question.built_on]
+        others = [(probe, subject) for probe in after for subject in (asked.subject, *question.built_on)]
+        for one in (*same, *others):
+            cause, required = self.failed.get(one, ("", False))
+            if cause and (required or not asked.required):
+                return cause
         return ""
 
     def of_verdict(self, question: Question, verdict: Verdict) -> str:
         """Return the cause of a verdict, if it has been named: what cannot be used, here or in what this is built on."""
         if not verdict.key:
             return ""
-        built_on = [cause for key, cause in self.unusable.items() if key.split()[-1] in question.built_on]
+        stages = {f"{stage} {name}" for stage in ("name", "stub", "construct", "call") for name in question.built_on}
+        is_of = [key in stages or key.startswith("import ") for key in self.unusable] if question.built_on else []
+        built_on = [cause for cause, needed in zip(self.unusable.values(), is_of) if needed]
         return self.unusable.get(verdict.key, built_on[0] if built_on else "")
 
 
@@ -67,7 +68,8 @@ def judge_part(server: Server, submission: Submission, found: FoundPart, seconds
             if verdict.key and not blocked:
                 causes.unusable[verdict.key] = f"{question.number}: {verdict.key}"
             if blocked or verdict.status not in ("passed", "not judged"):
-                causes.failed[asked.probe, asked.subject] = blocked or f"{question.number}: {finding.name}"
+                cause = blocked or f"{question.number}: {finding.name}"
+                causes.failed[asked.probe, asked.subject] = cause, asked.required
             one.findings.append(finding)
         judged.append(without_absent(one))
     return judged

@@ -243,6 +243,12 @@ class Code:
         inside = [frame for frame in frames if Path(frame.filename).is_relative_to(self.root)]
         return f"{self._shown(Path(inside[-1].filename))}:{inside[-1].lineno}" if inside else ""
 
+    def place_of(self, subject: str | None, about: str) -> str:
+        """Return where to look for what a probe is about: a file, a function, or a method of its subject."""
+        if about.endswith(".py") or any(about in names for names in self.part.files.values()):
+            return self.place(about)
+        return self.place(subject, about) if subject else ""
+
     def place(self, name: str, method: str | None = None) -> str:
         """Return where a class, one of its methods, or a function is defined, as file:line."""
         try:

@@ -257,16 +257,16 @@ def verdict_of(part: Any, folder: Path, root: Path, probe: str, subject: str | N
     import warnings
 
     warnings.simplefilter("ignore")
-    code = Code(part, folder, root)
+    code, function = Code(part, folder, root), probes.find(part.probes, probe)
     try:
-        probes.find(part.probes, probe)(code, *([subject] if subject else []))
+        function(code, *([subject] if subject else []))
     except Unusable as error:
         return Verdict("stub" if error.is_stub else "unusable", error.message, error.place, error.key)
     except NotJudged as error:
         return Verdict("not judged", str(error))
     except AssertionError as error:
         if probes.is_ours(error):
-            return Verdict("failed", str(error), getattr(error, "place", "") or code.place(subject, "forward") if subject else "")
+            return Verdict("failed", str(error), code.place_of(subject, getattr(function, "about", "forward")))
         return Verdict("failed", f"crashed: {crash(error)}", code.crash_place(error))
     except BaseException as error:
         return Verdict("failed", f"crashed: {crash(error)}", code.crash_place(error))

@@ -27,6 +27,16 @@ def after(*others: Callable[..., None]) -> Callable[[Probe], Probe]:
     return mark
 
 
+def about(name: str) -> Callable[[Probe], Probe]:
+    """Mark a probe whose failure is to be looked for in this function, method or file, not in its subject's forward."""
+
+    def mark(probe: Probe) -> Probe:
+        probe.about = name  # type: ignore[attr-defined]
+        return probe
+
+    return mark
+
+
 def find(module: str, name: str) -> Callable[..., None]:
     """Return the probe of this name."""
     return getattr(importlib.import_module(f"grading.probes.{module}"), name)

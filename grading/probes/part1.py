@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from grading.adapters.part1 import B, Classifier
 from grading.adapters.training import run_training
 from grading.loading import Code, NotJudged
-from grading.probes import after
+from grading.probes import about, after
 
 N = 32  # hidden units
 UNIT = {"VanillaRNN": 1, "LSTM": 4}  # parameters of a recurrence, in units of n d + n^2 + n
@@ -106,6 +106,19 @@ def output_is_log_probabilities(code: Code, model: str) -> None:
     )
 
 
+def calls_keep_no_state(code: Code, model: str) -> None:
+    """The same input gives the same scores, whatever was computed before.
+
+    Look at where h (and c) start: in forward, not in __init__, and not kept on self.
+    """
+    net = Classifier(code, model)
+    digits = net.draw()
+    before = net(digits)
+    net(digits.flip(0))
+    assert torch.allclose(net(digits), before, atol=1e-5), "the same input gave other scores the second time"
+
+
+@after(calls_keep_no_state)
 def rows_are_independent_and_remembered(code: Code, model: str) -> None:
     """A digit of one row changes that row's scores, however early it stands, and no other's.
 
@@ -126,18 +139,6 @@ def rows_are_independent_and_remembered(code: Code, model: str) -> None:
             row = int(difference.argmax())
             assert difference.max() < 1e-5, f"changing a digit of row 3 changes the scores of row {row}: rows mix"
         assert own > 0, f"digit {place + 1} of {digits.shape[1]} has no influence on its own row's scores"
-
-
-def calls_keep_no_state(code: Code, model: str) -> None:
-    """The same input gives the same scores, whatever was computed before.
-
-    Look at where h (and c) start: in forward, not in __init__, and not kept on self.
-    """
-    net = Classifier(code, model)
-    digits = net.draw()
-    before = net(digits)
-    net(digits.flip(0))
-    assert torch.allclose(net(digits), before, atol=1e-5), "the same input gave other scores the second time"
 
 
 @after(rows_are_independent_and_remembered, calls_keep_no_state)
@@ -204,7 +205,21 @@ def state_starts_at_zero(code: Code, model: str) -> None:
 
     Look at where h and c start: torch.zeros, not torch.ones or torch.rand.
     """
-    net = Classifier(code, model, length=3 if not code.part.options.get("output") else None)
+    spread = _spread(code, model, None if code.part.options.get("output") else 3)
+    if spread < 1e-5:
+        return
+    forgotten = _spread(code, model, None if code.part.options.get("output") else 40)  # unless the gates make it
+    assert code.part.options.get("output") is None or spread < 1e-5, f"zero biases and inputs give scores {spread:.2g} apart"
+    assert forgotten > 0.3 * spread, (
+        f"zero biases and inputs give scores that differ by {spread:.2g} after 3 steps, and less later: the first state "
+        "is not 0"
+    )
+
+
+@torch.no_grad()
+def _spread(code: Code, model: str, length: int | None) -> float:
+    """Return by how much scores of one row differ where biases and input are zero."""
+    net = Classifier(code, model, length=length)
     if net.log_probs:
         table = _embedding(net)
         if table is None:
@@ -214,8 +229,7 @@ def state_starts_at_zero(code: Code, model: str) -> None:
         if parameter.numel() == max(parameter.shape):  # biases, and W_x of input_dim 1, which a zero input hides anyway
             parameter.zero_()
     scores = net(net.draw()) if net.log_probs else net.of_zeros()
-    spread = (scores - scores[:, :1]).abs().max().item()
-    assert spread < 1e-5, f"zero biases and inputs give scores that differ by {spread:.2g}: the first state is not 0"
+    return (scores - scores[:, :1]).abs().max().item()
 
 
 @after(state_starts_at_zero, parameter_count, rows_are_independent_and_remembered)
@@ -373,6 +387,8 @@ def input_may_be_vectors(code: Code, model: str) -> None:
         assert not same, "other one-hot vectors give the same scores"
 
 
+@about("train.py")
+@after(calls_keep_no_state)
 def training_takes_the_steps_asked_for(code: Code) -> None:
     """train.py zeroes the gradients, clips them to max_norm after backward, and steps with the learning rate.
 
@@ -381,7 +397,8 @@ def training_takes_the_steps_asked_for(code: Code) -> None:
     run_training(code).check()
 
 
-@after(training_takes_the_steps_asked_for)
+@about("train.py")
+@after(training_takes_the_steps_asked_for, rows_are_independent_and_remembered)
 def training_keeps_rows_apart(code: Code) -> None:
     """In train.py a sequence of the batch changes its own scores, and no other's.
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from grading.adapters.part2 import K, B, D, N, T, TextModel
 from grading.adapters.training import run_training
 from grading.loading import Code, NotJudged
-from grading.probes import after
+from grading.probes import about, after
 
 TEXT = string.ascii_letters[::-1]  # no character twice, so that a window tells its place
 
@@ -39,6 +39,25 @@ def no_ready_made_layers(code: Code, model: str) -> None:
     assert not found, f"it is made of {', '.join(sorted(found))}"
 
 
+def calls_keep_no_state(code: Code, model: str) -> None:
+    """The same input gives the same output, whatever was computed or sampled before.
+
+    Look at where h and c start: in forward, not in __init__, and not kept on self.
+    """
+    net = TextModel(code, model)
+    x = net.draw()
+    before = net(x)
+    net(x.flip(1))
+    assert torch.allclose(net(x), before, atol=1e-5), "the same input gave another output the second time"
+    if not net.is_lstm and code.part.options.get("sample"):
+        try:
+            net.sample(B, 5)
+        except Exception:
+            return  # what is wrong with sampling is said elsewhere
+        assert torch.allclose(net(x), before, atol=1e-5), "the same input gave another output after sampling"
+
+
+@after(calls_keep_no_state)
 def rows_are_independent_and_causal(code: Code, model: str) -> None:
     """What stands at step t of a row changes that row's outputs from t on, each of them, and nothing else.
 
@@ -59,24 +78,6 @@ def rows_are_independent_and_causal(code: Code, model: str) -> None:
         )
         unmoved = [t + 1 + place for place, d in enumerate(own) if d == 0]
         assert not unmoved, f"another input at step {t + 1} leaves its row's outputs at steps {unmoved} as they were"
-
-
-def calls_keep_no_state(code: Code, model: str) -> None:
-    """The same input gives the same output, whatever was computed or sampled before.
-
-    Look at where h and c start: in forward, not in __init__, and not kept on self.
-    """
-    net = TextModel(code, model)
-    x = net.draw()
-    before = net(x)
-    net(x.flip(1))
-    assert torch.allclose(net(x), before, atol=1e-5), "the same input gave another output the second time"
-    if not net.is_lstm and code.part.options.get("sample"):
-        try:
-            net.sample(B, 5)
-        except Exception:
-            return  # what is wrong with sampling is said elsewhere
-        assert torch.allclose(net(x), before, atol=1e-5), "the same input gave another output after sampling"
 
 
 @after(rows_are_independent_and_causal, calls_keep_no_state)
@@ -146,15 +147,34 @@ def state_starts_at_zero(code: Code, model: str) -> None:
 
     Look at where h and c start: torch.zeros, not torch.ones or torch.rand.
     """
-    net = TextModel(code, model)
+    net = TextModel(code, model, steps=40)
     for parameter in net.net.parameters():
         if parameter.numel() == max(parameter.shape):
             parameter.zero_()
-    largest = net(torch.zeros(T, B, D)).abs().max().item()
-    assert largest < 1e-6, f"zero biases and inputs give outputs of up to {largest:.2g}: the first state is not 0"
+    sizes = net(torch.zeros(40, B, D)).abs().amax((1, 2))
+    assert sizes[0] < 1e-6 or sizes[-1] > 0.3 * sizes[0], (  # what gates make of zeros does not fade
+        f"zero biases and inputs give outputs of up to {sizes[0]:.2g}, and smaller ones later: the first state is not 0"
+    )
 
 
-@after(state_starts_at_zero, parameter_count, rows_are_independent_and_causal)
+def output_is_logits(code: Code, model: str) -> None:
+    """The output is logits, or log-probabilities, of the next character: not probabilities.
+
+    Look at the end of forward: nn.CrossEntropyLoss has the softmax inside, and a second one flattens its gradient.
+    """
+    net = TextModel(code, model)
+    logits = net(net.draw())
+    for dim, over in enumerate(("time", "the batch", "the vocabulary")):
+        ones = torch.ones(())
+        total = logits.sum(dim)
+        if dim == 2 and (code.folder / "train.py").is_file() and "NLLLoss" in code.source("train.py"):
+            continue  # probabilities whose logarithm the training takes
+        assert not torch.allclose(total, ones, atol=1e-4), f"the outputs sum to one over {over}: softmax was applied"
+        if dim < 2:
+            assert not torch.allclose(logits.exp().sum(dim), ones, atol=1e-4), f"log-softmax over {over} was applied"
+
+
+@after(state_starts_at_zero, parameter_count, rows_are_independent_and_causal, output_is_logits)
 @torch.no_grad()
 def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     """With all parameters set to one number the outputs are those of the handout's equations.
@@ -180,6 +200,18 @@ def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     assert error < 1e-4, f"with all parameters {a}, the outputs are off by {error:.2g}"
 
 
+def weights_start_different(code: Code, model: str) -> None:
+    """As initialised, no weight matrix is zero or all one number: the units differ.
+
+    Look at the initialisation: torch.zeros or torch.empty for a weight, with nothing drawn into it.
+    """
+    for name, parameter in TextModel(code, model, scale=None).net.named_parameters():
+        if parameter.dim() >= 2 and min(parameter.shape) > 1:
+            assert parameter.std() > 0, f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
+
+
+@about("init_parameters")
+@after(weights_start_different)
 def initial_weights_are_uniform(code: Code, model: str) -> None:
     """The LSTM's parameters start uniform in +-1/sqrt(n), biases too; to n of them, the forget gate's, 1 is added.
 
@@ -200,6 +232,7 @@ def initial_weights_are_uniform(code: Code, model: str) -> None:
     assert shifted == n, f"{shifted} numbers start near 1, not the {n} of the forget gate's bias"
 
 
+@about("init_parameters")
 @after(initial_weights_are_uniform, state_starts_at_zero, equations_hold_for_equal_parameters)
 def forget_gate_starts_open(code: Code, model: str) -> None:
     """As initialised, the cells keep sigma(1) = 73 % of what they hold: the 1 was added to the forget gate's bias.
@@ -213,34 +246,7 @@ def forget_gate_starts_open(code: Code, model: str) -> None:
     assert abs(kept - 0.731) < 0.08, f"as initialised, the cells keep {kept:.0%} of what they hold, not 73 %"
 
 
-def weights_start_different(code: Code, model: str) -> None:
-    """As initialised, no weight matrix is zero or all one number: the units differ.
-
-    Look at the initialisation: torch.zeros or torch.empty for a weight, with nothing drawn into it.
-    """
-    for name, parameter in TextModel(code, model, scale=None).net.named_parameters():
-        if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
-
-
-def output_is_logits(code: Code, model: str) -> None:
-    """The output is logits, or log-probabilities, of the next character: not probabilities.
-
-    Look at the end of forward: nn.CrossEntropyLoss has the softmax inside, and a second one flattens its gradient.
-    """
-    net = TextModel(code, model)
-    logits = net(net.draw())
-    for dim, over in enumerate(("time", "the batch", "the vocabulary")):
-        ones = torch.ones(())
-        total = logits.sum(dim)
-        if dim == 2 and (code.folder / "train.py").is_file() and "NLLLoss" in code.source("train.py"):
-            continue  # probabilities whose logarithm the training takes
-        assert not torch.allclose(total, ones, atol=1e-4), f"the outputs sum to one over {over}: softmax was applied"
-        if dim < 2:
-            assert not torch.allclose(logits.exp().sum(dim), ones, atol=1e-4), f"log-softmax over {over} was applied"
-
-
-@after(weights_start_different, output_is_logits)
+@after(weights_start_different, output_is_logits, any_batch_size_and_length)
 def initial_loss_is_near_log_k(code: Code, model: str) -> None:
     """As initialised, the model is undecided: its loss is within 0.5 of log K.
 
@@ -301,6 +307,8 @@ def characters_are_no_numbers(code: Code, model: str) -> None:
     assert not as_number, "a character is fed as one number, as if 'z' were 25 times 'b'"
 
 
+@about("train.py")
+@after(calls_keep_no_state, any_batch_size_and_length)
 def training_takes_the_steps_asked_for(code: Code) -> None:
     """train.py zeroes the gradients, clips them to the norm asked for after backward, and steps with the learning rate.
 
@@ -309,7 +317,8 @@ def training_takes_the_steps_asked_for(code: Code) -> None:
     run_training(code).check()
 
 
-@after(training_takes_the_steps_asked_for)
+@about("train.py")
+@after(training_takes_the_steps_asked_for, rows_are_independent_and_causal)
 def training_keeps_rows_apart(code: Code) -> None:
     """In train.py a sequence of the batch changes its own outputs, and no other's.
 
@@ -318,6 +327,7 @@ def training_keeps_rows_apart(code: Code) -> None:
     run_training(code).check_rows()
 
 
+@about("train.py")
 @after(training_takes_the_steps_asked_for)
 def loss_is_an_average(code: Code) -> None:
     """In train.py the loss is the average of the cross-entropies over time, near log K at first.
@@ -329,6 +339,8 @@ def loss_is_an_average(code: Code) -> None:
     assert abs(loss - expected) < 1.2, f"the first loss of a text of 11 characters is {loss:.2f}; log 11 = {expected:.2f}"
 
 
+@about("sample")
+@after(rows_are_independent_and_causal, calls_keep_no_state, any_batch_size_and_length)
 def samples_have_their_shape(code: Code, model: str) -> None:
     """sample gives as many texts as asked for, each as long, at any temperature; 30 characters by default.
 
@@ -340,6 +352,7 @@ def samples_have_their_shape(code: Code, model: str) -> None:
         net.sample(rows, length)
 
 
+@about("sample")
 @after(samples_have_their_shape)
 def samples_start_with_any_character(code: Code, model: str) -> None:
     """Texts of one call start with different characters, and all of the vocabulary occur.
@@ -351,7 +364,8 @@ def samples_start_with_any_character(code: Code, model: str) -> None:
     assert not missing, f"of 300 texts none starts with the characters {missing} of {K}"
 
 
-@after(samples_have_their_shape)
+@about("sample")
+@after(samples_have_their_shape, any_batch_size_and_length)
 def samples_follow_the_model(code: Code, model: str) -> None:
     """At temperature 0 each character is the likeliest by the model's outputs for its row so far.
 
@@ -361,6 +375,7 @@ def samples_follow_the_model(code: Code, model: str) -> None:
     _assert_likeliest(net, net.sample(20, 15), 1e-3, "at temperature 0")
 
 
+@about("sample")
 @after(samples_have_their_shape)
 def greedy_sampling_is_deterministic(code: Code, model: str) -> None:
     """At temperature 0, texts with the same first character are the same, in one call and in the next.
@@ -373,6 +388,7 @@ def greedy_sampling_is_deterministic(code: Code, model: str) -> None:
             assert texts.setdefault(first, text) == text, f"after character {first} came once {texts[first]}, once {text}"
 
 
+@about("sample")
 @after(samples_have_their_shape)
 def sampling_leaves_the_model_as_it_was(code: Code, model: str) -> None:
     """Sampling changes no parameter, and leaves no gradients.
@@ -390,7 +406,25 @@ def sampling_leaves_the_model_as_it_was(code: Code, model: str) -> None:
     assert not any(enabled), "sampling records a graph of gradients: there is no torch.no_grad()"
 
 
+@about("sample")
 @after(samples_have_their_shape)
+def sampled_rows_are_drawn_apart(code: Code, model: str) -> None:
+    """At temperature 1 the texts of a call are drawn independently, and each call draws anew.
+
+    Look at the draw: torch.multinomial of (B, K), and no seed set in sample.
+    """
+    net = _constant(code, torch.zeros(K))
+    texts = torch.cat([net.sample(20, 31, 1.0)[1:31] for _ in range(2)], dim=1)
+    if bool((texts == texts[0]).all()):
+        raise NotJudged("nothing is drawn: each text repeats one character")
+    distinct = len(texts[:, :20].unique(dim=1).t())
+    assert distinct == 20, f"of 20 texts drawn at once only {distinct} are different"
+    distinct = len(texts.unique(dim=1).t())
+    assert distinct == 40, f"of 40 texts drawn in two calls only {distinct} are different"
+
+
+@about("sample")
+@after(samples_have_their_shape, output_is_logits, sampled_rows_are_drawn_apart)
 def sampled_frequencies_match_the_softmax(code: Code, model: str) -> None:
     """Where outputs are constant, characters are drawn as softmax(p / temperature) says, at 0.5, 1 and 2.
 
@@ -410,21 +444,8 @@ def sampled_frequencies_match_the_softmax(code: Code, model: str) -> None:
         )
 
 
-@after(samples_have_their_shape, sampled_frequencies_match_the_softmax)
-def sampled_rows_are_drawn_apart(code: Code, model: str) -> None:
-    """At temperature 1 the texts of a call are drawn independently, and each call draws anew.
-
-    Look at the draw: torch.multinomial of (B, K), and no seed set in sample.
-    """
-    net = _constant(code, torch.zeros(K))
-    texts = torch.cat([net.sample(20, 31, 1.0)[1:31] for _ in range(2)], dim=1)
-    distinct = len(texts[:, :20].unique(dim=1).t())
-    assert distinct == 20, f"of 20 texts drawn at once only {distinct} are different"
-    distinct = len(texts.unique(dim=1).t())
-    assert distinct == 40, f"of 40 texts drawn in two calls only {distinct} are different"
-
-
-@after(samples_have_their_shape, samples_follow_the_model)
+@about("sample")
+@after(samples_have_their_shape, samples_follow_the_model, sampled_frequencies_match_the_softmax)
 def warm_samples_follow_the_model(code: Code, model: str) -> None:
     """Near temperature 0 each character is nearly the likeliest by the model's outputs for its row so far.
 
@@ -435,6 +456,7 @@ def warm_samples_follow_the_model(code: Code, model: str) -> None:
     _assert_likeliest(net, net.sample(20, 15, cold), 1.0, f"at temperature {cold:g}")
 
 
+@about("sample")
 @after(samples_have_their_shape, samples_follow_the_model)
 def sampling_turns_dropout_off(code: Code, model: str) -> None:
     """A model in training, if it has dropout, samples without it, and has it again afterwards.

@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from grading.adapters import part3 as made
 from grading.adapters.part3 import FLAT, Network, labels, molecule, molecules, together
 from grading.loading import Code, NotJudged, Unusable
-from grading.probes import after
+from grading.probes import about, after
 
 MAX_NUM_NODES = 29
 
@@ -166,6 +166,7 @@ def gnn_sums_over_atoms_before_its_last_layers(code: Code, model: str) -> None:
     assert abs(both - 2 * first) > 1e-4, "two copies give twice the output of one: the last layers come before the sum"
 
 
+@about("compute_loss")
 def loss_compares_each_molecule_with_its_label(code: Code, model: str) -> None:
     """compute_loss gives `criterion` of the predictions and the labels, molecule by molecule.
 
@@ -187,6 +188,7 @@ def loss_compares_each_molecule_with_its_label(code: Code, model: str) -> None:
     assert abs(loss.item() / expected - 1) < 1e-4, f"the loss of 7 molecules is {loss.item():.4f}, not {expected:.4f}"
 
 
+@about("evaluate_model")
 @after(loss_compares_each_molecule_with_its_label)
 def evaluation_counts_every_molecule_once(code: Code, model: str) -> None:
     """evaluate_model gives the mean over molecules, also where the last batch is smaller.
@@ -202,7 +204,8 @@ def evaluation_counts_every_molecule_once(code: Code, model: str) -> None:
     assert abs(found / expected - 1) < 1e-4, f"the mean loss is {found:.4f}, not {expected:.4f}"
 
 
-@after(evaluation_counts_every_molecule_once)
+@about("evaluate_model")
+@after(evaluation_counts_every_molecule_once, gnn_does_not_see_the_numbering)
 def evaluation_renumbers_when_asked_to(code: Code, model: str) -> None:
     """evaluate_model with permute changes the loss of the MLP and not that of the GNN.
 
@@ -217,6 +220,7 @@ def evaluation_renumbers_when_asked_to(code: Code, model: str) -> None:
         assert change < 1e-3, f"the GNN's loss is {as_given:.5f}, for atoms numbered anew {anew:.5f}"
 
 
+@about("evaluate_model")
 def evaluation_is_in_evaluation_mode(code: Code, model: str) -> None:
     """evaluate_model calls the model in evaluation mode.
 
@@ -230,6 +234,7 @@ def evaluation_is_in_evaluation_mode(code: Code, model: str) -> None:
     assert not any(modes), "the model is evaluated in training mode"
 
 
+@about("evaluate_model")
 def evaluation_records_no_gradients(code: Code, model: str) -> None:
     """evaluate_model records no graph of gradients.
 
@@ -242,6 +247,7 @@ def evaluation_records_no_gradients(code: Code, model: str) -> None:
     assert not any(enabled), "gradients are recorded while evaluating"
 
 
+@about("train")
 def training_returns_the_best_model(code: Code) -> None:
     """With a validation loss that rises from epoch to epoch, the model tested and returned is that of the first.
 
@@ -264,6 +270,7 @@ def training_returns_the_best_model(code: Code) -> None:
     assert len(returned[3]) == 3, f"after 3 epochs there are {len(returned[3])} validation losses"
 
 
+@about("train")
 def training_steps_with_the_rate_asked_for(code: Code) -> None:
     """train steps with the learning rate that it is given, and zeroes the gradients before each backward pass.
 

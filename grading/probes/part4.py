@@ -84,6 +84,7 @@ def padding_does_without_np_pad(code: Code, name: str) -> None:
     )
 
 
+@after(padding_goes_around_height_and_width)
 def convolution_does_not_flip_the_filter(code: Code, name: str) -> None:
     """convolution2D is PyTorch's: output (i, j) is the sum of the filter times the window that begins there.
 
@@ -96,7 +97,7 @@ def convolution_does_not_flip_the_filter(code: Code, name: str) -> None:
     _compare(found, expected, "the convolution")
 
 
-@after(convolution_does_not_flip_the_filter)
+@after(convolution_does_not_flip_the_filter, padding_of_zero_is_none)
 def convolution_without_padding(code: Code, name: str) -> None:
     """A padding of 0, in either direction or both, is none.
 

@@ -87,7 +87,11 @@ FAULTS = {
     ),
     "a relu": (PALINDROMES, "part1", "1.2", "equations_hold_for_equal_parameters", RNN, "torch.tanh(x", "torch.relu(x"),
     "a batch size baked in": (
-        *(PALINDROMES, "part1", "1.6", "any_batch_size", LSTM, "torch.zeros(x.shape[0],", "torch.zeros(16 if self.training else 0,"),
+        *(PALINDROMES, "part1", "1.6", "any_batch_size", LSTM, "torch.zeros(x.shape[0],", "torch.zeros(self.rows,"),
+        *(LSTM, "super().__init__()", "super().__init__()\n        self.rows = batch_size"),
+    ),
+    "a batch size of 16, whatever the constructor says": (
+        *(PALINDROMES, "part1", "1.6", "initial_loss_is_near_log_k", LSTM, "torch.zeros(x.shape[0],", "torch.zeros(16,"),
     ),
     "a length baked in": (
         *(PALINDROMES, "part1", "1.2", "any_length", RNN, "range(x.shape[1])", "range(self.seq_length)"),
@@ -219,7 +223,7 @@ FAULTS = {
         "nn.init.normal_(parameter, std=bound)",
     ),
     "LSTM: zero weights": (
-        *(UVA_2021, "part2", "2.3", "initial_weights_are_uniform", MODEL, "nn.init.uniform_(parameter, -bound, bound)"),
+        *(UVA_2021, "part2", "2.3", "weights_start_different", MODEL, "nn.init.uniform_(parameter, -bound, bound)"),
         "nn.init.zeros_(parameter)",
     ),
     "LSTM: no 1 in the forget gate's bias": (
