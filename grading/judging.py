@@ -39,7 +39,7 @@ class Causes:
         return ""
 
     def of_verdict(self, question: Question, verdict: Verdict) -> str:
-        """Return the cause of a verdict, if it has been named: what cannot be used, here or in what this is built on."""
+        """Return the cause of a verdict, if named before: what cannot be used, here or in what this is built on."""
         if not verdict.key:
             return ""
         stages = {f"{stage} {name}" for stage in ("name", "stub", "construct", "call") for name in question.built_on}

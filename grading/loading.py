@@ -83,7 +83,7 @@ class Missing:
 class MissingModule(types.ModuleType):
     """A module of a package that is not installed."""
 
-    __path__: Sequence[str] = ()
+    __path__: list[str] = []  # noqa: RUF012, as a package has it
 
     def __getattr__(self, name: str) -> Missing:
         if name.startswith("__"):
@@ -100,7 +100,9 @@ class Finder:
         around = [*self.folders, folder.parent]
         for path in self.folders[-1].rglob("*.py") if len(self.folders) < 9 else ():
             for package, inner in re.findall(r"^\s*(?:from|import) (\w+)\.(\w+)", source_of(path), re.MULTILINE):
-                places = [str(place) for place in around if (place / inner).exists() or (place / f"{inner}.py").exists()]
+                places = [
+                    str(place) for place in around if (place / inner).exists() or (place / f"{inner}.py").exists()
+                ]
                 if places and package not in sys.modules:
                     self.packages.setdefault(package, places)
 
@@ -121,7 +123,7 @@ class Finder:
             if top in REFERENCE:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         if top in OPTIONAL and (path is None or not path):
-            return ModuleSpec(name, self, is_package=True)
+            return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
         return None
 
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
@@ -262,7 +264,8 @@ class Code:
         if tree is None:
             return self._shown(path)
         methods = [n for n in getattr(tree, "body", ()) if isinstance(n, ast.FunctionDef) and n.name == method]
-        return f"{self._shown(path)}:{(methods or [tree])[0].lineno}"  # type: ignore[attr-defined]
+        line = methods[0].lineno if methods else getattr(tree, "lineno", 1)
+        return f"{self._shown(path)}:{line}"
 
     def _shown(self, path: Path) -> str:
         shown = str(path.relative_to(self.root)) if path.is_relative_to(self.root) else path.name
@@ -290,7 +293,9 @@ class Code:
         for cell in cells:
             filename = f"{path}#cell{cell.number}"
             try:
-                kept = [node for node in ast.parse(cell.source, filename).body if isinstance(node, kinds)]
+                kept: list[ast.stmt] = [
+                    node for node in ast.parse(cell.source, filename).body if isinstance(node, kinds)
+                ]
                 exec(compile(ast.Module(kept, []), filename, "exec"), scope)
             except BaseException as error:
                 raise self.unusable(f"import {path.name}", error) from None
@@ -310,11 +315,9 @@ def is_stub(tree: ast.AST) -> bool:
 
 
 def is_nothing(node: ast.stmt) -> bool:
-    """Return whether a statement does nothing: pass, a docstring, `x = None`, `x = ...`, return, NotImplementedError."""
+    """Return whether a statement does nothing: pass, a docstring, `x = None`, return, raise NotImplementedError."""
     if isinstance(node, ast.Assign | ast.Expr):
-        return isinstance(node.value, ast.Constant) and (
-            isinstance(node, ast.Expr) or node.value.value in (None, ...)
-        )
+        return isinstance(node.value, ast.Constant) and (isinstance(node, ast.Expr) or node.value.value in (None, ...))
     if isinstance(node, ast.Return):
         return node.value is None or isinstance(node.value, ast.Name | ast.Constant)
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node))

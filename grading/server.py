@@ -90,7 +90,14 @@ class Server:
         self._home.cleanup()
 
     def judge(
-        self, edition: str, part: str, folder: Path, root: Path, probe: str, subject: str | None, seconds: float = SECONDS
+        self,
+        edition: str,
+        part: str,
+        folder: Path,
+        root: Path,
+        probe: str,
+        subject: str | None,
+        seconds: float = SECONDS,
     ) -> Verdict:
         """Run one probe on a part of a submission."""
         asked = [edition, part, str(folder), str(root), probe, subject, seconds]
@@ -214,7 +221,9 @@ def await_verdict(child: int, reader: int, secret: str, seconds: float) -> dict[
     return Verdict("failed", f"its process ended without an answer, exit status {status}")._asdict()
 
 
-def run(part: Any, folder: Path, root: Path, probe: str, subject: str | None, seconds: float, writer: int, secret: str) -> None:
+def run(
+    part: Any, folder: Path, root: Path, probe: str, subject: str | None, seconds: float, writer: int, secret: str
+) -> None:
     """Run a probe in this process, the forked one, send the verdict, and end."""
     os.setpgid(0, 0)
     limit(seconds)

@@ -109,7 +109,7 @@ def depth(root: Path, folder: Path) -> int:
 
 
 def score_of(part: Part, folder: Path) -> int:
-    """Return how many of a part's names a folder defines, in the right files, and how many constructors are as given."""
+    """Return how many of a part's names a folder defines, plus how many constructors are the handout's."""
     score = 0
     for name in {name for names in part.files.values() for name in names} - {"train"}:  # many folders have one
         path = file_of(part, folder, name)

@@ -23,7 +23,7 @@ PAGES = [
         "docs/speed.md",
         "benchmarks/scaling.md",
         "part2/assets/README.md",
-        "tests/handout/README.md",
+        "grading/README.md",
     )
 ]
 TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PAGES}

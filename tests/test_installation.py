@@ -15,7 +15,7 @@ import pytest
 
 from tests.harness import POSIX, ROOT
 
-PACKAGES = ("common", "recurrence", "part1", "part2", "part3", "part4")
+PACKAGES = ("common", "recurrence", "part1", "part2", "part3", "part4", "grading")
 TRAIN = ["-m", "part1.train", *"--model_type RNN --input_length 4 --batch_size 8 --num_hidden 8 --train_steps".split()]
 
 IMPORT_ALL = """

@@ -109,7 +109,9 @@ class Classifier:
                 return
             except AssertionError as error:
                 place = self.code.place(self.name, "forward")
-                first = first or Unusable(f"call {self.name}", f"called on (B, T) = {tuple(digits.shape)}, {error}", place)
+                first = first or Unusable(
+                    f"call {self.name}", f"called on (B, T) = {tuple(digits.shape)}, {error}", place
+                )
             except Exception as error:
                 first = first or error
         assert first
@@ -126,7 +128,13 @@ class Classifier:
             lambda x: x.t().unsqueeze(2),
         ]
         if self.log_probs:
-            forms = [*forms[:2], lambda x: x.unsqueeze(1), lambda x: x.long(), lambda x: x.long().unsqueeze(2), *forms[2:]]
+            forms = [
+                *forms[:2],
+                lambda x: x.unsqueeze(1),
+                lambda x: x.long(),
+                lambda x: x.long().unsqueeze(2),
+                *forms[2:],
+            ]
         return forms
 
     def _checked(self, output: Any, rows: int) -> Tensor:

@@ -134,7 +134,9 @@ class TextModel:
         if length is None:
             assert samples.dim() == 2, f"sample() has shape {tuple(samples.shape)}"
             samples = samples if samples.shape[0] in (30, 31) else samples.t()
-            assert samples.shape[0] in (30, 31), f"sample() has shape {tuple(samples.shape)}: none is 30 characters long"
+            assert samples.shape[0] in (30, 31), (
+                f"sample() has shape {tuple(samples.shape)}: none is 30 characters long"
+            )
         else:
             shapes = [(length, rows), (length + 1, rows)]
             found = tuple(samples.shape)
@@ -167,7 +169,8 @@ class TextModel:
 
     def _find_form(self, steps: int, rows: int) -> None:
         """Find the first form of input in which the model is causal; the first that runs, if none is."""
-        runs, first = None, None
+        runs: Any = None
+        first: Exception | None = None
         forms = list(self._forms())
         for form in forms:
             self.form = form
@@ -177,7 +180,9 @@ class TextModel:
                 self.turn = self._turn(output, steps, rows)
                 self._checked(output, x)
             except AssertionError as error:
-                first = first or Unusable(f"call {self.name}", f"called on (T, B) = {(steps, rows)}, {error}", self.place())
+                first = first or Unusable(
+                    f"call {self.name}", f"called on (T, B) = {(steps, rows)}, {error}", self.place()
+                )
                 continue
             except Exception as error:
                 first = first or error
@@ -226,7 +231,9 @@ class TextModel:
         output = first_tensor(output) if isinstance(output, tuple | list) else output
         expected = (*x.shape[:2], self.n if self.is_lstm else self.k)
         output = output.permute(self.turn)
-        assert output.shape == expected, f"inputs (T, B) = {tuple(x.shape[:2])} gave {tuple(output.shape)}, not {expected}"
+        assert output.shape == expected, (
+            f"inputs (T, B) = {tuple(x.shape[:2])} gave {tuple(output.shape)}, not {expected}"
+        )
         assert output.isfinite().all(), "the output is not finite"
         return output
 
@@ -246,5 +253,3 @@ def added_flags(code: Code) -> dict[str, Any]:
             if isinstance(flag, ast.Constant) and isinstance(default, ast.Constant):
                 found[str(flag.value).lstrip("-").replace("-", "_")] = default.value
     return found
-
-

@@ -59,9 +59,10 @@ class Question:
 
     def asked(self) -> list[Asked]:
         """Return the probes in their order: all of one subject before the next."""
+        subjects: list[str | None] = [*self.subjects] or [None]
         return [
             Asked(probe, subject, required)
-            for subject in self.subjects or [None]
+            for subject in subjects
             for required, probes in ((True, self.required), (False, self.advice))
             for probe in probes
         ]

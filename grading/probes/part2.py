@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grading.adapters.part2 import K, B, D, N, T, TextModel
+from grading.adapters.part2 import B, D, K, N, T, TextModel
 from grading.adapters.training import run_training
 from grading.loading import Code, NotJudged
 from grading.probes import about, after
@@ -30,7 +30,7 @@ def runs(code: Code, model: str) -> None:
 
 
 def no_ready_made_layers(code: Code, model: str) -> None:
-    """The LSTM is written by hand: no nn.LSTM, nn.LSTMCell, their kin, or nn.Linear inside; the model may have the last.
+    """The LSTM is written by hand, without nn.LSTM, its kin, or nn.Linear; the model may have the last.
 
     Look at __init__: the handout allows nn.Parameter and the non-linearities.
     """
@@ -207,7 +207,9 @@ def weights_start_different(code: Code, model: str) -> None:
     """
     for name, parameter in TextModel(code, model, scale=None).net.named_parameters():
         if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
+            assert parameter.std() > 0, (
+                f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
+            )
 
 
 @about("init_parameters")
@@ -336,7 +338,9 @@ def loss_is_an_average(code: Code) -> None:
     """
     loss = run_training(code).losses[0]
     expected = math.log(11)
-    assert abs(loss - expected) < 1.2, f"the first loss of a text of 11 characters is {loss:.2f}; log 11 = {expected:.2f}"
+    assert abs(loss - expected) < 1.2, (
+        f"the first loss of a text of 11 characters is {loss:.2f}; log 11 = {expected:.2f}"
+    )
 
 
 @about("sample")
@@ -382,10 +386,13 @@ def greedy_sampling_is_deterministic(code: Code, model: str) -> None:
 
     Look at where the state starts in sample, and at what is drawn although the temperature is 0.
     """
-    net, texts = TextModel(code, model, scale=2.0), {}
+    net = TextModel(code, model, scale=2.0)
+    texts: dict[int, list[int]] = {}
     for _ in range(2):
         for first, *text in net.sample(30, 15).t().tolist():
-            assert texts.setdefault(first, text) == text, f"after character {first} came once {texts[first]}, once {text}"
+            assert texts.setdefault(first, text) == text, (
+                f"after character {first} came once {texts[first]}, once {text}"
+            )
 
 
 @about("sample")
@@ -554,7 +561,9 @@ def windows_in_order_cover_the_text(code: Code) -> None:
         expected = list(range(0, 3 * step, step))
         assert starts[:3] == expected, f"with step_size {step} the first windows begin at {starts[:3]}, not {expected}"
         missing = sorted(set(range(len(TEXT) - 5)) - set(starts)) if step == 1 else []
-        assert not missing, f"with step_size 1, {len(missing)} windows are left out, for one that at place {missing[-1]}"
+        assert not missing, (
+            f"with step_size 1, {len(missing)} windows are left out, for one that at place {missing[-1]}"
+        )
 
 
 @after(targets_are_the_inputs_one_character_later)
@@ -632,5 +641,3 @@ def _assert_likeliest(net: TextModel, samples: Tensor, slack: float, case: str) 
         raise AssertionError(
             f"{case}, character {step + 2} of a text is not what the model says after the first {step + 1}"
         )
-
-

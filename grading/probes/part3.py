@@ -25,7 +25,9 @@ def weights_start_different(code: Code, model: str) -> None:
     """As initialised, no weight matrix is zero or all one number: the units differ."""
     for name, parameter in Network(code, model, own_init=True).net.named_parameters():
         if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
+            assert parameter.std() > 0, (
+                f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
+            )
 
 
 def mlp_has_the_layers_asked_for(code: Code, model: str) -> None:
@@ -140,8 +142,10 @@ def gnn_has_the_blocks_asked_for(code: Code, model: str) -> None:
         convolutions = [module for module in net.net.modules() if isinstance(module, library.MessagePassing)]
         ones = ones or len(convolutions)
         assert convolutions, f"a GNN with {blocks} blocks has no graph convolution"
-        assert len(convolutions) == blocks * ones, f"{blocks} blocks have {len(convolutions)} convolutions, one has {ones}"
-        called = set()
+        assert len(convolutions) == blocks * ones, (
+            f"{blocks} blocks have {len(convolutions)} convolutions, one has {ones}"
+        )
+        called: set[nn.Module] = set()
         for module in convolutions:
             module.register_forward_hook(lambda module, inputs, output, called=called: called.add(module))
         net.predict(together(molecules(3)))
@@ -200,7 +204,9 @@ def evaluation_counts_every_molecule_once(code: Code, model: str) -> None:
         errors = torch.cat([(net.predict(together(b)).flatten() - labels(together(b))).square() for b in batches])
     found = _evaluate(code, net, made.loader(batches))
     expected, wrong = errors.mean().item(), sum(part.mean().item() for part in errors.split(5)) / 3
-    assert abs(found / wrong - 1) > 1e-4, f"batches of 5, 5 and 1 molecules count alike: {found:.4f}, not {expected:.4f}"
+    assert abs(found / wrong - 1) > 1e-4, (
+        f"batches of 5, 5 and 1 molecules count alike: {found:.4f}, not {expected:.4f}"
+    )
     assert abs(found / expected - 1) < 1e-4, f"the mean loss is {found:.4f}, not {expected:.4f}"
 
 
@@ -266,7 +272,9 @@ def training_returns_the_best_model(code: Code) -> None:
     assert not torch.equal(first, seen[1][0]), "the weights do not change from epoch to epoch"
     assert torch.equal(tested, first), "the model that is tested is not the one with the lowest validation loss"
     assert isinstance(returned, tuple) and len(returned) == 5, "train does not return its five values"
-    assert torch.equal(_weights(returned[0]), first), "the model returned is not the one with the lowest validation loss"
+    assert torch.equal(_weights(returned[0]), first), (
+        "the model returned is not the one with the lowest validation loss"
+    )
     assert len(returned[3]) == 3, f"after 3 epochs there are {len(returned[3])} validation losses"
 
 

@@ -176,7 +176,14 @@ def pooling_takes_the_maximum_of_each_window(code: Code, name: str) -> None:
 
     Look at where a window begins, i s and j s, and at the number of windows.
     """
-    for (IH, IW), f, s in (((6, 6), 2, 2), ((6, 6), 3, 1), ((9, 9), 2, 5), ((7, 5), 2, 2), ((8, 5), 3, 2), ((4, 4), 1, 1)):
+    for (IH, IW), f, s in (
+        ((6, 6), 2, 2),
+        ((6, 6), 3, 1),
+        ((9, 9), 2, 5),
+        ((7, 5), 2, 2),
+        ((8, 5), 3, 2),
+        ((4, 4), 1, 1),
+    ):
         X = 1 + np.random.rand(2, 3, IH, IW)
         expected = F.max_pool2d(torch.from_numpy(X), f, s).numpy()
         _compare(call(code, name, X, f, s), expected, f"windows of {f} at stride {s} on {IH} x {IW} images: the maxima")
@@ -394,7 +401,9 @@ def _name(case: Any) -> str:
     return f"{FH} x {FW} filters at stride {case['stride']} on {IH} x {IW} images"
 
 
-def _arguments(name: str, height: int = 6, width: int = 7, sides: Any = (3, 2), stride: Any = (2, 1)) -> tuple[Any, ...]:
+def _arguments(
+    name: str, height: int = 6, width: int = 7, sides: Any = (3, 2), stride: Any = (2, 1)
+) -> tuple[Any, ...]:
     """What a call of each function may look like, with four images; W has five filters."""
     X, W = np.random.randn(4, 3, height, width), np.random.randn(5, 3, *sides)
     OH, OW = (height - sides[0]) // stride[0] + 1, (width - sides[1]) // stride[1] + 1

@@ -46,7 +46,8 @@ class VanillaRNN(nn.Module):
         def weight(*shape):
             return nn.Parameter(torch.empty(*shape, device=device).uniform_(-bound, bound))
 
-        self.W_hx, self.W_hh, self.b_h = weight(input_dim, num_hidden), weight(num_hidden, num_hidden), weight(num_hidden)
+        self.W_hx, self.b_h = weight(input_dim, num_hidden), weight(num_hidden)
+        self.W_hh = weight(num_hidden, num_hidden)
         self.W_ph, self.b_p = weight(num_hidden, num_classes), weight(num_classes)
 
     def forward(self, x):
@@ -100,7 +101,8 @@ from lstm import LSTM
 def train(config):
     device = torch.device(config.device)
     kind = VanillaRNN if config.model_type == "RNN" else LSTM
-    model = kind(config.input_length, config.input_dim, config.num_hidden, config.num_classes, config.batch_size, device)
+    sizes = config.input_length, config.input_dim, config.num_hidden
+    model = kind(*sizes, config.num_classes, config.batch_size, device)
     loader = DataLoader(PalindromeDataset(config.input_length + 1), config.batch_size, num_workers=1)
     criterion = torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=config.learning_rate)
@@ -163,7 +165,8 @@ import torch.nn as nn
 
 
 class TextGenerationModel(nn.Module):
-    def __init__(self, batch_size, seq_length, vocabulary_size, lstm_num_hidden=256, lstm_num_layers=2, device="cuda:0"):
+    def __init__(self, batch_size, seq_length, vocabulary_size,
+                 lstm_num_hidden=256, lstm_num_layers=2, device="cuda:0"):
         super().__init__()
         self.vocabulary_size = vocabulary_size
         self.embed = nn.Embedding(vocabulary_size, 24)
@@ -319,7 +322,7 @@ class LSTMCell(nn.Module):
         return h
 """
 
-LAYERS = '''\
+LAYERS = """\
 def zero_padding(X, padding):
     N, C, IH, IW = X.shape
     ph, pw = padding
@@ -374,7 +377,7 @@ def pool_back(grad_pool, X, f, s):
         k, l = np.unravel_index(window.argmax(), window.shape)
         dX_pool[n, c, i * s + k, j * s + l] += grad_pool[n, c, i, j]
     return dX_pool
-'''
+"""
 
 MAIN_CNN = """\
 import torch
@@ -721,9 +724,13 @@ def solution(edition: str) -> dict[str, str]:
         return without | texts
     if edition == "uva-2020":
         models = {f"Part 1/{name}.py": variant(name) for name in VARIANTS}
-        return models | {"Part 1/datasets.py": SYMBOLS} | {path.replace("part", "Part "): t for path, t in texts.items()}
+        return (
+            models | {"Part 1/datasets.py": SYMBOLS} | {path.replace("part", "Part "): t for path, t in texts.items()}
+        )
     return {
-        "part1/CNN.ipynb": notebook("import torch\nimport numpy as np\nimport matplotlib.pyplot as plt\n#cell\n" + LAYERS),
+        "part1/CNN.ipynb": notebook(
+            "import torch\nimport numpy as np\nimport matplotlib.pyplot as plt\n#cell\n" + LAYERS
+        ),
         "part1/main_cnn.py": MAIN_CNN,
         "part1/augmentations.py": AUGMENTATIONS,
         "part2/dataset.py": TEXTS_2021,
@@ -733,6 +740,15 @@ def solution(edition: str) -> dict[str, str]:
         "part3/networks.py": NETWORKS,
         "part3/train.py": TRAIN_MOLECULES,
     }
+
+
+def edited(files: dict[str, str], edits: list[list[str]]) -> dict[str, str]:
+    """Return the files after edits, each a file, what it holds, and what takes its place."""
+    files = dict(files)
+    for path, old, new in edits:
+        assert old in files[path], f"{old!r} is not in {path}"
+        files[path] = files[path].replace(old, new)
+    return files
 
 
 def variant(name: str, symbols: str = "max(num_classes, 3)") -> str:

@@ -6,11 +6,10 @@ import sys
 
 import pytest
 
-from tests.grading.solutions import solution, write
-from tests.grading.test_forms import edited
+from tests.grading.solutions import edited, solution, write
 from tests.harness import ENVIRONMENT, ROOT
 
-FAULTY = edited(solution("lmu-2024"), "part1/lstm.py", "return p", "return p.softmax(dim=1)")
+FAULTY = edited(solution("lmu-2024"), [["part1/lstm.py", "return p", "return p.softmax(dim=1)"]])
 
 
 def grading(*words):

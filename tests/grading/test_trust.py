@@ -8,8 +8,8 @@ import pytest
 from grading.answer import FAILED, HELD, OPEN, STUB
 from grading.judging import judge_part
 from grading.submission import find_submission, folders_below
-from tests.grading.solutions import LSTM, MODEL_2021, notebook, solution
-from tests.grading.test_forms import edited, required
+from tests.grading.solutions import LSTM, MODEL_2021, edited, notebook, solution
+from tests.grading.test_forms import required
 
 WRITES = """
 import os, sys
@@ -230,7 +230,7 @@ def test_prints_and_threads_do_no_harm(server, tmp_path):
 
 
 def test_a_notebook_with_conflict_markers_is_named_as_that(judged):
-    files = edited(solution("uva-2021"), "part1/CNN.ipynb", '{"cells"', '<<<<<<< HEAD\n{"cells"')
+    files = edited(solution("uva-2021"), [["part1/CNN.ipynb", '{"cells"', '<<<<<<< HEAD\n{"cells"']])
     (finding, *_) = judged(files, "uva-2021", "part1")[0].findings
     assert finding.verdict.message == "the notebook cannot be read: it holds git's conflict markers, at line 1"
 
