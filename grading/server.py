@@ -11,6 +11,7 @@ container around it.
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -147,6 +148,8 @@ def serve() -> None:
         if folder not in prepared:
             prepared.add(folder)
             import_once(Path(folder))
+            gc.collect()
+            gc.freeze()  # a collection in a fork would touch, and so copy, all that is here
         secret = secrets.token_hex(16)
         reader, writer = os.pipe()
         child = os.fork()
@@ -159,6 +162,7 @@ def serve() -> None:
         os.close(writer)
         reply = await_verdict(child, reader, secret, seconds)
         print(json.dumps(reply), file=replies, flush=True)
+    os._exit(0)  # without the farewells of the packages that were imported
 
 
 def import_once(folder: Path) -> None:

@@ -403,13 +403,3 @@ def training_takes_the_steps_asked_for(code: Code) -> None:
     Look at the order in the loop: zero_grad, forward, loss, backward, clip_grad_norm_, step.
     """
     run_training(code).check()
-
-
-@about("train.py")
-@after(training_takes_the_steps_asked_for, rows_are_independent_and_remembered)
-def training_keeps_rows_apart(code: Code) -> None:
-    """In train.py a sequence of the batch changes its own scores, and no other's.
-
-    Look at how the batch reaches the model: the data loader gives (B, T).
-    """
-    run_training(code).check_rows()

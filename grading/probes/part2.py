@@ -330,7 +330,7 @@ def training_keeps_rows_apart(code: Code) -> None:
 
 
 @about("train.py")
-@after(training_takes_the_steps_asked_for)
+@after(training_takes_the_steps_asked_for, initial_loss_is_near_log_k)
 def loss_is_an_average(code: Code) -> None:
     """In train.py the loss is the average of the cross-entropies over time, near log K at first.
 

@@ -110,18 +110,6 @@ def convolution_without_padding(code: Code, name: str) -> None:
 
 
 @after(convolution_does_not_flip_the_filter)
-def convolution_sums_over_all_channels(code: Code, name: str) -> None:
-    """Every output sees every channel of its own filter, and no other filter."""
-    X, W, _ = _layer(**SIMPLE)
-    for f, c in np.ndindex(W.shape[:2]):
-        one = np.zeros_like(W)
-        one[f, c] = W[f, c]
-        found = call(code, name, X, one, (1, 1), (1, 1))
-        what = f"with all filters 0 but channel {c} of filter {f}, the convolution"
-        _compare(found, _convolution(_padded(X, 1, 1), one), what)
-
-
-@after(convolution_does_not_flip_the_filter)
 def convolution_takes_any_stride(code: Code, name: str) -> None:
     """convolution2D moves by sh down and sw across, whether or not the windows tile the image.
 
@@ -232,26 +220,6 @@ def pool_back_takes_the_leading_windows_only(code: Code, name: str) -> None:
     whole[:, :, :4, :4] = part
     found = call(code, name, part, X, 2, 1)
     _compare(found, _pool_gradient(whole, X, 2, 1), "with a gradient of 4 x 4 of 9 x 9 windows, dX")
-
-
-@after(
-    padding_goes_around_height_and_width,
-    convolution_does_not_flip_the_filter,
-    gradient_is_the_sum_over_all_windows,
-    pooling_takes_the_maximum_of_each_window,
-    pool_gradient_goes_to_the_maximum,
-)
-def images_do_not_mix(code: Code, name: str) -> None:
-    """A batch gives what its images give one by one; the filter's gradient is their sum."""
-    arguments = _small(name)
-    whole = call(code, name, *arguments)
-    of_images = [isinstance(value, np.ndarray) and len(value) == 4 for value in arguments]  # W is not
-    alone = [
-        call(code, name, *(value[n : n + 1] if many else value for value, many in zip(arguments, of_images)))
-        for n in range(4)
-    ]
-    expected = sum(alone) if name == "convolution2D_backward_filter" else np.concatenate(alone)
-    _compare(whole, np.asarray(expected), f"{name} of four images, against each alone")
 
 
 def arguments_stay_as_they_were(code: Code, name: str) -> None:

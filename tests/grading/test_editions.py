@@ -1,5 +1,6 @@
 """The editions' data: every probe that a question names is there, and comes after those that it depends on."""
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from grading.editions import read_editions
 from grading.probes import find, probes_of
 from grading.submission import find_submission
 from tests.grading.solutions import EDITIONS, solution, write
+from tests.grading.test_faults import FAULTS
 
 PARTS = [(edition, part) for edition in read_editions() for part in edition.parts.values()]
 
@@ -27,9 +29,20 @@ def test_probes_are_asked_for_in_an_order_in_which_causes_come_first(edition, pa
             seen.add((asked.probe, asked.subject))
 
 
-def test_every_probe_is_asked_for_and_says_what_must_hold():
-    import importlib
+def test_every_probe_names_some_fault():
+    """Those of handed-out files are left out: there the faults are the handed-out files' own."""
+    asked = {
+        (part.probes, one.probe)
+        for _, part in PARTS
+        for question in part.questions
+        if question.number != "handed out"
+        for one in question.asked()
+    }
+    probes = {(edition.name, part.name): part.probes for edition, part in PARTS}
+    assert asked == {(probes[fault["editions"][0], fault["part"]], fault["probe"]) for fault in FAULTS.values()}
 
+
+def test_every_probe_is_asked_for_and_says_what_must_hold():
     asked = {(part.probes, one.probe) for _, part in PARTS for question in part.questions for one in question.asked()}
     for module in ("part1", "part2", "part3", "part4"):
         for name, probe in probes_of(importlib.import_module(f"grading.probes.{module}")).items():

@@ -1,7 +1,7 @@
 """Faults, planted one at a time in a correct solution: each is named at its question, and at no other.
 
-Most stand in published solutions of the assignment. A fault is judged in the first of its editions by the fast tests,
-in the others by the slow ones.
+Most stand in published solutions of the assignment. The fast tests judge the first fault of each probe, in the first of
+its editions; the slow ones judge all faults in all of their editions.
 """
 
 from pathlib import Path
@@ -13,10 +13,12 @@ from grading.editions import tomllib
 from tests.grading.solutions import edited, solution
 
 FAULTS = tomllib.loads(Path(__file__).with_name("faults.toml").read_text(encoding="utf-8"))
+PROBES = [(fault["part"], fault["probe"]) for fault in FAULTS.values()]
 CASES = [
-    pytest.param(edition, fault, id=f"{edition}: {what}", marks=[pytest.mark.slow] * (number > 0))
-    for what, fault in FAULTS.items()
-    for number, edition in enumerate(fault["editions"])
+    pytest.param(edition, fault, id=f"{edition}: {what}", marks=[pytest.mark.slow] * (not is_first))
+    for number, (what, fault) in enumerate(FAULTS.items())
+    for edition in fault["editions"]
+    for is_first in [PROBES.index(PROBES[number]) == number and edition == fault["editions"][0]]
 ]
 
 
