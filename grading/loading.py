@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from grading.editions import Part
 from grading.submission import UnreadableNotebook, defined, file_of, notebook_cells, source_of
@@ -29,15 +29,24 @@ OPTIONAL = (
     *("tqdm", "tensorboard", "tensorboardX", "wandb", "torchsummary", "torchtext", "pytorch_lightning", "lightning"),
     *("torch_geometric", "torch_scatter", "torch_sparse", "nltk", "unidecode"),
 )
+INERT = ("matplotlib", "seaborn", "plotly", "pandas", "IPython", "tensorboard", "tensorboardX", "wandb", "torchsummary")
 SYNONYMS = {
-    "seq_length": ("seq_length", "sequence_length", "seq_len", "input_length", "length", "input_seq_length"),
+    "seq_length": (
+        "seq_length",
+        "sequence_length",
+        "seq_len",
+        "input_length",
+        "length",
+        "input_seq_length",
+        "max_seq_length",
+    ),
     "input_dim": ("input_dim", "input_size", "in_dim", "input_dimension"),
     "num_hidden": ("num_hidden", "hidden_dim", "hidden_size", "n_hidden", "lstm_num_hidden", "lstm_hidden_dim"),
     "num_classes": ("num_classes", "output_dim", "n_classes", "num_outputs"),
     "batch_size": ("batch_size", "bs"),
     "device": ("device",),
     "vocabulary_size": ("vocabulary_size", "vocab_size", "num_symbols"),
-    "embedding_size": ("embedding_size", "embedding_dim", "embed_dim"),
+    "embedding_size": ("embedding_size", "embedding_dim", "embed_dim", "dim_embed", "emb_dim"),
     "num_layers": ("lstm_num_layers", "num_layers", "n_layers"),
     "log_probs": ("log_probs",),
 }
@@ -73,7 +82,9 @@ class Missing:
             raise AttributeError(name)
         return Missing(f"{self._name}.{name}")
 
-    def __call__(self, *_: object, **__: object) -> NoReturn:
+    def __call__(self, *_: object, **__: object) -> "Missing":
+        if self._name.split(".")[0] in INERT:
+            return self
         raise NotJudged(f"it uses {self._name}, and {self._name.split('.')[0]} is not installed here")
 
     def __mro_entries__(self, _: tuple) -> tuple:
@@ -131,6 +142,23 @@ class Finder:
 
     def exec_module(self, _: types.ModuleType) -> None:
         pass
+
+
+class Kept:
+    """What a module keeps on itself beside its parameters, so that a call can start as the first one did.
+
+    A state that is kept from call to call is a fault, which one probe names; the others judge the rest.
+    """
+
+    def __init__(self, net: Any):
+        self.net = net
+        self._kept = [{k: v for k, v in vars(m).items() if k[0] != "_"} for m in net.modules()]
+
+    def restore(self) -> None:
+        for module, kept in zip(self.net.modules(), self._kept):
+            for name in [name for name in vars(module) if name[0] != "_" and name not in kept]:
+                delattr(module, name)
+            vars(module).update(kept)
 
 
 class Code:
@@ -303,6 +331,12 @@ class Code:
 
 
 def crash(error: BaseException) -> str:
+    """Return what an exception says, on one line; of one that says nothing, the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not str(error).strip() and frames:
+        return f"{type(error).__name__}: {frames[-1].line}"
+    if "not compiled with CUDA" in str(error) or "No CUDA GPUs" in str(error):
+        return "it moves to a GPU although its device is cpu"
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 

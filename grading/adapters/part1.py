@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grading.loading import Code, Unusable
+from grading.loading import Code, Kept, Unusable
 
 B = 16  # rows; no size of a length or of a number of classes, so that axes can be told apart
 PALINDROMES = ({"seq_length": 6, "input_dim": 1, "num_classes": 10, "length": 6, "symbols": 10},)
@@ -19,8 +19,8 @@ PALINDROMES = ({"seq_length": 6, "input_dim": 1, "num_classes": 10, "length": 6,
 SYMBOLS = (
     {"seq_length": 7, "input_dim": 1, "num_classes": 7, "length": 6, "symbols": 7},
     {"seq_length": 8, "input_dim": 3, "num_classes": 2, "length": 8, "symbols": 3},
-    {"seq_length": 9, "input_dim": 1, "num_classes": 2, "length": 9, "symbols": 3},
-    {"seq_length": 9, "input_dim": 3, "num_classes": 2, "length": 9, "symbols": 3},
+    {"seq_length": 13, "input_dim": 1, "num_classes": 3, "length": 13, "symbols": 3},
+    {"seq_length": 13, "input_dim": 1, "num_classes": 2, "length": 13, "symbols": 3},
 )
 
 
@@ -53,6 +53,7 @@ class Classifier:
             case = case | ({"seq_length": length, "length": length} if length else {}) | sizes
             values: dict[str, Any] = {key: case[key] for key in ("seq_length", "input_dim", "num_classes")}
             values |= {"num_hidden": num_hidden, "batch_size": batch_size, "device": torch.device("cpu")}
+            values["embedding_size"] = 8
             if self.log_probs:
                 values |= {"vocabulary_size": case["symbols"], "log_probs": True}
             self.length, self.symbols, self.classes = case["length"], case["symbols"], case["num_classes"]
@@ -62,6 +63,7 @@ class Classifier:
             try:
                 self.net = code.construct(name, values)
                 self._check_module()
+                self._kept = Kept(self.net)
                 if not own_init:
                     self._draw_parameters(num_hidden)
                 self._find_form(batch_size, as_vectors)
@@ -73,10 +75,16 @@ class Classifier:
 
     def __call__(self, digits: Tensor) -> Tensor:
         """Return scores (B, K): logits, or log-probabilities in the edition that asks for them."""
+        self._kept.restore()
+        return self.again(digits)
+
+    def again(self, digits: Tensor) -> Tensor:
+        """Return the scores of a further call, with what the model has kept from earlier ones."""
         return self._checked(self.net(self.form(digits)), len(digits))
 
     def of_zeros(self) -> Tensor:
         """Return the scores of an input that is nothing but zeros, in the model's own form."""
+        self._kept.restore()
         return self._checked(self.net(torch.zeros_like(self.form(self.draw()))), B)
 
     def draw(self, rows: int = B, length: int | None = None) -> Tensor:
@@ -126,15 +134,11 @@ class Classifier:
             lambda x: x.unsqueeze(2),
             lambda x: x.t(),
             lambda x: x.t().unsqueeze(2),
+            lambda x: x.long(),
+            lambda x: x.t().long(),
         ]
         if self.log_probs:
-            forms = [
-                *forms[:2],
-                lambda x: x.unsqueeze(1),
-                lambda x: x.long(),
-                lambda x: x.long().unsqueeze(2),
-                *forms[2:],
-            ]
+            forms = [*forms[:2], lambda x: x.unsqueeze(1), lambda x: x.long().unsqueeze(2), *forms[2:]]
         return forms
 
     def _checked(self, output: Any, rows: int) -> Tensor:

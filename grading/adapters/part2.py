@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grading.adapters.training import first_tensor
-from grading.loading import SYNONYMS, Code, NotJudged, Unusable
+from grading.loading import SYNONYMS, Code, Kept, NotJudged, Unusable
 from grading.submission import source_of
 
 K, D, N = 7, 12, 16  # vocabulary, embedding, hidden units
@@ -26,7 +26,7 @@ T, B = 6, 5
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 SAMPLERS = ("sample", "generate", "generate_text", "generate_sentence", "generate_sentences", "sample_text")
 LENGTHS = ("sample_length", "length", "seq_length", "sequence_length", "max_length", "num_characters", "text_length")
-ROWS = ("batch_size", "num_samples", "n_samples", "samples", "num_sentences")
+ROWS = ("batch_size", "num_samples", "n_samples", "samples", "num_sentences", "n")
 TEMPERATURES = ("temperature", "temp", "tau")
 
 
@@ -72,9 +72,15 @@ class TextModel:
             for parameter in self.net.parameters():
                 if parameter.requires_grad:
                     nn.init.uniform_(parameter, -scale, scale)
+        self._kept = Kept(self.net)
         self._find_form(steps, rows)
 
     def __call__(self, x: Tensor) -> Tensor:
+        self._kept.restore()
+        return self.again(x)
+
+    def again(self, x: Tensor) -> Tensor:
+        """Return the output of a further call, with what the model has kept from earlier ones."""
         return self._checked(self.net(self.form(x)), x)
 
     def draw(self, steps: int = T, rows: int = B) -> Tensor:
@@ -96,15 +102,16 @@ class TextModel:
         names = list(inspect.signature(sampler).parameters.values())
         for parameter in names:
             for synonyms, value in ((ROWS, rows), (LENGTHS, length), (TEMPERATURES, temperature)):
-                if parameter.name in synonyms and value is not None:
+                if parameter.name.lower() in synonyms and value is not None:
                     words[parameter.name] = value
         unknown = [p.name for p in names if p.default is p.empty and p.name not in words and p.kind < 2]
         if unknown and not self.code.part.options.get("sample"):
             raise NotJudged(f"{sampler.__name__} asks for {', '.join(unknown)}")
         if unknown:
             raise Unusable(f"call {self.name}.sample", f"sample asks for {', '.join(unknown)}", self.place("sample"))
-        if temperature and not set(words) & set(TEMPERATURES):
+        if temperature and not {word.lower() for word in words} & set(TEMPERATURES):
             raise Unusable(f"call {self.name}.sample", "sample takes no temperature", self.place("sample"))
+        self._kept.restore()
         result = self.code.call(f"call {self.name}.sample", sampler, **words)
         return self._numbers(result, rows, length)
 
@@ -176,6 +183,7 @@ class TextModel:
             self.form = form
             x = self.draw(steps, rows)
             try:
+                self._kept.restore()
                 output = self.code.call(f"call {self.name}", self.net, form(x))
                 self.turn = self._turn(output, steps, rows)
                 self._checked(output, x)

@@ -99,6 +99,8 @@ def output_is_log_probabilities(code: Code, model: str) -> None:
     """
     net = Classifier(code, model)
     scores = net(net.draw())
+    if (code.folder / "train.py").is_file() and "CrossEntropyLoss" in code.source("train.py"):
+        scores = scores.log_softmax(1)  # it has the softmax in the loss instead
     totals = scores.exp().sum(1)
     assert not torch.allclose(scores.sum(1), torch.ones(B), atol=1e-4), "the outputs are probabilities: no logarithm"
     assert torch.allclose(totals, torch.ones(B), atol=1e-3), (
@@ -114,11 +116,10 @@ def calls_keep_no_state(code: Code, model: str) -> None:
     net = Classifier(code, model)
     digits = net.draw()
     before = net(digits)
-    net(digits.flip(0))
-    assert torch.allclose(net(digits), before, atol=1e-5), "the same input gave other scores the second time"
+    net.again(digits.flip(0))
+    assert torch.allclose(net.again(digits), before, atol=1e-5), "the same input gave other scores the second time"
 
 
-@after(calls_keep_no_state)
 def rows_are_independent_and_remembered(code: Code, model: str) -> None:
     """A digit of one row changes that row's scores, however early it stands, and no other's.
 
@@ -141,7 +142,7 @@ def rows_are_independent_and_remembered(code: Code, model: str) -> None:
         assert own > 0, f"digit {place + 1} of {digits.shape[1]} has no influence on its own row's scores"
 
 
-@after(rows_are_independent_and_remembered, calls_keep_no_state)
+@after(rows_are_independent_and_remembered)
 def every_parameter_gets_its_gradient(code: Code, model: str) -> None:
     """The loss gives every parameter the gradient that finite differences give: no path through time is cut.
 
@@ -182,23 +183,15 @@ def parameter_count(code: Code, model: str) -> None:
     Look at __init__: is a bias missing or there twice, a gate left out, a tensor no nn.Parameter?
     """
     net = Classifier(code, model)
+    if _embedding(net) is not None:
+        raise NotJudged("it embeds its digits, so that the size of its inputs is its own")
     n, d, k = N, net.input_dim, net.classes
     expected = UNIT[model] * (n * d + n * n + n) + k * n + k
     found = sum(parameter.numel() for parameter in net.net.parameters() if parameter.requires_grad)
     assert found == expected, f"{found} trainable parameters, not {expected}, for d={d}, n={n}, K={k}"
 
 
-@torch.no_grad()
-def _embedding(net: Classifier) -> torch.Tensor | None:
-    """Return the table of embeddings, (symbols, d), if the model has one."""
-    for name, parameter in net.net.named_parameters():
-        if "emb" in name.lower() and parameter.dim() == 2:
-            return parameter
-    tables = [module.weight for module in net.net.modules() if isinstance(module, nn.Embedding)]
-    return tables[0] if tables else None
-
-
-@after(output_is_logits, output_is_log_probabilities, calls_keep_no_state)
+@after(output_is_logits, output_is_log_probabilities)
 @torch.no_grad()
 def state_starts_at_zero(code: Code, model: str) -> None:
     """With biases and input zero, all scores are equal: the first state is 0, and so is c(0).
@@ -248,6 +241,8 @@ def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     if net.log_probs:
         _check_variant(net, model, digits, a)
         return
+    if _embedding(net) is not None:
+        raise NotJudged("it embeds its digits, so that its inputs are its own")
     h = c = torch.zeros(B).double()  # all units are equal: one number a row
     ones = net.form(digits).dim() == 3 and net.input_dim > 1  # one-hot vectors, whose numbers sum to 1
     for x in digits.double().unbind(1):
@@ -286,7 +281,7 @@ def _check_variant(net: Classifier, model: str, digits: torch.Tensor, a: float) 
                 h = c.tanh() * z.sigmoid()
         units = N * (2 if model == "biLSTM" else 1)
         expected = (ramp.double() * units * h).log_softmax(0)
-        errors.append((net(digits) - expected).abs().max().item())
+        errors.append((net(digits).log_softmax(1) - expected).abs().max().item())
     assert min(errors) < 1e-3, (
         f"with all parameters of the recurrence {a}, log-probabilities are off by {min(errors):.2g}"
     )
@@ -396,10 +391,19 @@ def input_may_be_vectors(code: Code, model: str) -> None:
 
 
 @about("train.py")
-@after(calls_keep_no_state)
 def training_takes_the_steps_asked_for(code: Code) -> None:
     """train.py zeroes the gradients, clips them to max_norm after backward, and steps with the learning rate.
 
     Look at the order in the loop: zero_grad, forward, loss, backward, clip_grad_norm_, step.
     """
     run_training(code).check()
+
+
+@torch.no_grad()
+def _embedding(net: Classifier) -> torch.Tensor | None:
+    """Return the table of embeddings, (symbols, d), if the model has one."""
+    for name, parameter in net.net.named_parameters():
+        if "emb" in name.lower() and parameter.dim() == 2:
+            return parameter
+    tables = [module.weight for module in net.net.modules() if isinstance(module, nn.Embedding)]
+    return tables[0] if tables else None

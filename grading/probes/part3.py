@@ -211,7 +211,7 @@ def evaluation_counts_every_molecule_once(code: Code, model: str) -> None:
 
 
 @about("evaluate_model")
-@after(evaluation_counts_every_molecule_once, gnn_does_not_see_the_numbering)
+@after(gnn_does_not_see_the_numbering)
 def evaluation_renumbers_when_asked_to(code: Code, model: str) -> None:
     """evaluate_model with permute changes the loss of the MLP and not that of the GNN.
 
