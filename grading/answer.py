@@ -34,8 +34,8 @@ class Finding(NamedTuple):
 
     @property
     def could_not_be_judged(self) -> bool:
-        """Whether it is the probe that does not know a form, and no fault, here or elsewhere."""
-        return self.verdict.status == "not judged" and not self.blocked_by
+        """Whether it is the probe that does not know a form: no fault, here or elsewhere, and no missing package."""
+        return self.verdict.status == "not judged" and not self.blocked_by and not self.verdict.key
 
     @property
     def state(self) -> str:

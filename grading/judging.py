@@ -40,7 +40,7 @@ class Causes:
 
     def of_verdict(self, question: Question, verdict: Verdict) -> str:
         """Return the cause of a verdict, if named before: what cannot be used, here or in what this is built on."""
-        if not verdict.key:
+        if not verdict.key or verdict.status == "not judged":
             return ""
         stages = {f"{stage} {name}" for stage in ("name", "stub", "construct", "call") for name in question.built_on}
         is_of = [key in stages or key.startswith("import ") for key in self.unusable] if question.built_on else []
@@ -65,7 +65,7 @@ def judge_part(server: Server, submission: Submission, found: FoundPart, seconds
                 verdict = server.judge(*place, asked.probe, asked.subject, seconds)
                 blocked = causes.of_verdict(question, verdict)
             finding = Finding(*asked, verdict, about["must"], about["look"], blocked)
-            if verdict.key and not blocked:
+            if verdict.key and not blocked and verdict.status != "not judged":
                 causes.unusable[verdict.key] = f"{question.number}: {verdict.key}"
             if blocked or verdict.status not in ("passed", "not judged"):
                 cause = blocked or f"{question.number}: {finding.name}"

@@ -27,7 +27,7 @@ REFERENCE = ("common", "recurrence", "part1", "part2", "part3", "part4", "report
 OPTIONAL = (
     *("torchvision", "matplotlib", "seaborn", "plotly", "pandas", "scipy", "sklearn", "PIL", "IPython", "ipywidgets"),
     *("tqdm", "tensorboard", "tensorboardX", "wandb", "torchsummary", "torchtext", "pytorch_lightning", "lightning"),
-    *("torch_geometric", "torch_scatter", "torch_sparse", "nltk", "unidecode"),
+    *("torch_geometric", "torch_scatter", "torch_sparse", "nltk", "unidecode", "yaml", "tabulate"),
 )
 INERT = ("matplotlib", "seaborn", "plotly", "pandas", "IPython", "tensorboard", "tensorboardX", "wandb", "torchsummary")
 SYNONYMS = {
@@ -53,7 +53,15 @@ SYNONYMS = {
 
 
 class NotJudged(Exception):
-    """What a probe would need is not there: neither passed nor failed."""
+    """A probe does not know the form that it meets: neither passed nor failed.
+
+    Args:
+        key: of the package that is missing, where that is the reason.
+    """
+
+    def __init__(self, message: str, key: str = ""):
+        super().__init__(message)
+        self.key = key
 
 
 class Unusable(Exception):
@@ -85,7 +93,8 @@ class Missing:
     def __call__(self, *_: object, **__: object) -> "Missing":
         if self._name.split(".")[0] in INERT:
             return self
-        raise NotJudged(f"it uses {self._name}, and {self._name.split('.')[0]} is not installed here")
+        package = self._name.split(".")[0]
+        raise NotJudged(f"it uses {self._name}, and {package} is not installed here", key=f"package {package}")
 
     def __mro_entries__(self, _: tuple) -> tuple:
         return ()
@@ -152,13 +161,17 @@ class Kept:
 
     def __init__(self, net: Any):
         self.net = net
-        self._kept = [{k: v for k, v in vars(m).items() if k[0] != "_"} for m in net.modules()]
+        self._kept = [self._of(module) for module in net.modules()]
 
     def restore(self) -> None:
         for module, kept in zip(self.net.modules(), self._kept):
-            for name in [name for name in vars(module) if name[0] != "_" and name not in kept]:
+            for name in self._of(module).keys() - kept.keys():
                 delattr(module, name)
             vars(module).update(kept)
+
+    @staticmethod
+    def _of(module: Any) -> dict[str, Any]:
+        return {name: value for name, value in vars(module).items() if name[0] != "_" and name != "training"}
 
 
 class Code:
@@ -337,6 +350,8 @@ def crash(error: BaseException) -> str:
         return f"{type(error).__name__}: {frames[-1].line}"
     if "not compiled with CUDA" in str(error) or "No CUDA GPUs" in str(error):
         return "it moves to a GPU although its device is cpu"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}: it is not installed here, or was not handed in"
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 

@@ -152,15 +152,17 @@ def serve() -> None:
             gc.freeze()  # a collection in a fork would touch, and so copy, all that is here
         secret = secrets.token_hex(16)
         reader, writer = os.pipe()
-        child = os.fork()
-        if not child:
-            os.close(reader)
-            for file in (replies, requests):
-                os.close(file.fileno())
-            os.dup2(nowhere, 2)
-            run(parts[edition, name], Path(folder), Path(root), probe, subject, seconds, writer, secret)
-        os.close(writer)
-        reply = await_verdict(child, reader, secret, seconds)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            child = os.fork()
+            if not child:
+                os.close(reader)
+                for file in (replies, requests):
+                    os.close(file.fileno())
+                os.dup2(nowhere, 2)
+                asked = parts[edition, name], Path(folder), Path(root), probe, subject
+                run(asked, Path(scratch), seconds, writer, secret)
+            os.close(writer)
+            reply = await_verdict(child, reader, secret, seconds)
         print(json.dumps(reply), file=replies, flush=True)
     os._exit(0)  # without the farewells of the packages that were imported
 
@@ -225,23 +227,17 @@ def await_verdict(child: int, reader: int, secret: str, seconds: float) -> dict[
     return Verdict("failed", f"its process ended without an answer, exit status {status}")._asdict()
 
 
-def run(
-    part: Any, folder: Path, root: Path, probe: str, subject: str | None, seconds: float, writer: int, secret: str
-) -> None:
+def run(asked: tuple[Any, ...], scratch: Path, seconds: float, writer: int, secret: str) -> None:
     """Run a probe in this process, the forked one, send the verdict, and end."""
-    os.setpgid(0, 0)
-    limit(seconds)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+    try:
+        os.setpgid(0, 0)
+        limit(seconds)
         os.chdir(scratch)
-        os.environ["TMPDIR"] = scratch  # the home is one for the submission, so that what it compiles is kept
-        tempfile.tempdir = scratch
-        verdict = Verdict("failed", "it raised what cannot be caught")
-        try:
-            verdict = verdict_of(part, folder, root, probe, subject)
-        finally:
-            message = secret + json.dumps(verdict._asdict()) + "\n"
-            os.write(writer, message.encode())
-    os._exit(0)
+        os.environ["TMPDIR"] = str(scratch)  # the home is one for the submission, so that what it compiles is kept
+        tempfile.tempdir = str(scratch)
+        os.write(writer, (secret + json.dumps(verdict_of(*asked)._asdict()) + "\n").encode())
+    finally:
+        os._exit(0)
 
 
 def limit(seconds: float) -> None:
@@ -276,7 +272,7 @@ def verdict_of(part: Any, folder: Path, root: Path, probe: str, subject: str | N
     except Unusable as error:
         return Verdict("stub" if error.is_stub else "unusable", error.message, error.place, error.key)
     except NotJudged as error:
-        return Verdict("not judged", str(error))
+        return Verdict("not judged", str(error), key=error.key)
     except AssertionError as error:
         if probes.is_ours(error):
             return Verdict("failed", str(error), code.place_of(subject, getattr(function, "about", "forward")))

@@ -336,9 +336,7 @@ def loss_is_an_average(code: Code) -> None:
     """
     loss, k = run_training(code).losses[0], len(LETTERS)
     expected = math.log(k)
-    assert abs(loss - expected) < 1.2, (
-        f"the first loss of a text of {k} characters is {loss:.2f}; log {k} = {expected:.2f}"
-    )
+    assert abs(loss - expected) < 1.2, f"the first loss for {k} characters is {loss:.2f}; log {k} = {expected:.2f}"
 
 
 @about("sample")

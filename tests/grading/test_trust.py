@@ -200,7 +200,10 @@ def test_this_projects_own_solution_is_not_there(server, tmp_path, module):
     verdict = server.judge("uva-2021", "part2", tmp_path, tmp_path, "runs", "LSTM")
     assert verdict.status == "unusable"
     own = "model.py does not define LSTM"  # `part2.model` may be the submission's own file
-    assert verdict.message in (own, f"ModuleNotFoundError: No module named '{module.split('.')[0]}'")
+    assert verdict.message in (
+        own,
+        f"No module named {module.split('.')[0]!r}: it is not installed here, or was not handed in",
+    )
 
 
 def test_an_import_of_this_projects_model_from_a_part_of_the_same_name(judged):
@@ -221,6 +224,19 @@ def test_a_probe_sees_nothing_of_the_user(server, tmp_path, monkeypatch):
         verdict = server.judge("lmu-2024", "part1", tmp_path, tmp_path, "runs", "LSTM")
         assert verdict.status == "passed", verdict
     assert [path.name for path in tmp_path.iterdir()] == ["lstm.py"]  # no compiled files either
+
+
+def test_a_package_that_is_missing_is_said_and_does_not_count_as_held(judged):
+    text = LSTM.replace(
+        "import torch\n", "import torch\nimport torch_scatter\nimport seaborn\nseaborn.set_theme()\n", 1
+    )
+    text = text.replace("return p\n", "return torch_scatter.segment_csr(p)\n")
+    (lstm,) = [one for one in judged({"part1/lstm.py": text}, "lmu-2024") if one.question.number == "1.6"]
+    found = [finding for finding in lstm.findings if finding.required]
+    assert {finding.verdict.message for finding in found} == {
+        "it uses torch_scatter.segment_csr, and torch_scatter is not installed here"
+    }
+    assert not lstm.holds and not any(finding.could_not_be_judged for finding in found)
 
 
 def test_prints_and_threads_do_no_harm(server, tmp_path):
