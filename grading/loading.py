@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,16 @@ class Unusable(Exception):
         self.key, self.message, self.place, self.is_stub = key, message, place, is_stub
 
 
+def furthest(errors: list[Exception]) -> Exception:
+    """Return, of the errors of several forms of a call, the one whose form fits best: it came furthest in its file."""
+
+    def line(error: Exception) -> int:
+        number = getattr(error, "place", "").rpartition(":")[2]
+        return int(number) if number.isdigit() else 0
+
+    return max(errors, key=line)
+
+
 class Missing:
     """Stands for a package that is not installed: it can be imported and named, and says so where it is used."""
 
@@ -93,11 +103,25 @@ class Missing:
     def __call__(self, *_: object, **__: object) -> "Missing":
         if self._name.split(".")[0] in INERT:
             return self
-        package = self._name.split(".")[0]
-        raise NotJudged(f"it uses {self._name}, and {package} is not installed here", key=f"package {package}")
+        raise self._not_judged()
+
+    __getitem__ = __enter__ = __call__
+
+    def __setitem__(self, *_: object) -> None:
+        self()
+
+    def __exit__(self, *_: object) -> None:
+        self()
+
+    def __iter__(self) -> Iterator:
+        raise self._not_judged()  # how many there would be is not known
 
     def __mro_entries__(self, _: tuple) -> tuple:
         return ()
+
+    def _not_judged(self) -> NotJudged:
+        package = self._name.split(".")[0]
+        return NotJudged(f"it uses {self._name}, and {package} is not installed here", key=f"package {package}")
 
 
 class MissingModule(types.ModuleType):

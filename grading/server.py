@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -175,7 +175,7 @@ def import_once(folder: Path) -> None:
     for path in [*folder.glob("*.py"), *folder.glob("*.ipynb")]:
         for name in re.findall(r"(?:from|import) ([a-zA-Z_]\w*(?:\.\w+)*)", source_of(path)):
             if name.split(".")[0] in (*OPTIONAL, "torch"):
-                with suppress(Exception):
+                with suppress(Exception), redirect_stderr(None):
                     importlib.import_module(name)
 
 

@@ -97,11 +97,17 @@ def find_parts(edition: Edition, root: Path, folders: list[Path], name: str | No
     parts = []
     for part in edition.parts.values():
         if name in (None, part.name):
-            best = max(scores := [(score_of(part, folder), -depth(root, folder)) for folder in folders])
+            ranks = ((score_of(part, folder), has_files(part, folder), -depth(root, folder)) for folder in folders)
+            best = max(scores := list(ranks))
             if best[0]:
                 fitting = [folder for folder, score in zip(folders, scores) if score == best]
                 parts.append(FoundPart(part, fitting[0], best[0], fitting[1:]))
     return parts
+
+
+def has_files(part: Part, folder: Path) -> bool:
+    """Return whether a folder has a file of a handed-out name: beside those, a notebook is a copy."""
+    return any((folder / name).is_file() for name in part.files)
 
 
 def depth(root: Path, folder: Path) -> int:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grading.loading import Code, Kept, Unusable
+from grading.adapters.training import tensor_of
+from grading.loading import Code, Kept, Unusable, furthest
 
 B = 16  # rows; no size of a length or of a number of classes, so that axes can be told apart
 PALINDROMES = ({"seq_length": 6, "input_dim": 1, "num_classes": 10, "length": 6, "symbols": 10},)
@@ -47,7 +48,7 @@ class Classifier:
     ):
         self.code, self.name = code, name
         self.log_probs = code.part.options.get("output") == "log_probs"
-        first: Exception | None = None
+        errors: list[Exception] = []
         cases = SYMBOLS if self.log_probs else PALINDROMES
         for as_vectors, case in itertools.product((False, True), cases):
             case = case | ({"seq_length": length, "length": length} if length else {}) | sizes
@@ -69,9 +70,8 @@ class Classifier:
                 self._find_form(batch_size, as_vectors)
                 return
             except Exception as error:
-                first = first or error
-        assert first
-        raise first
+                errors.append(error)
+        raise furthest(errors)
 
     def __call__(self, digits: Tensor) -> Tensor:
         """Return scores (B, K): logits, or log-probabilities in the edition that asks for them."""
@@ -107,7 +107,7 @@ class Classifier:
 
     def _find_form(self, batch_size: int, as_vectors: bool) -> None:
         """Find the first form of input that gives (B, K)."""
-        first: Exception | None = None
+        errors: list[Exception] = []
         for form in self._forms(as_vectors):
             self.form = form
             try:
@@ -117,13 +117,11 @@ class Classifier:
                 return
             except AssertionError as error:
                 place = self.code.place(self.name, "forward")
-                first = first or Unusable(
-                    f"call {self.name}", f"called on (B, T) = {tuple(digits.shape)}, {error}", place
-                )
+                message = f"called on (B, T) = {tuple(digits.shape)}, {error}"
+                errors.append(Unusable(f"call {self.name}", message, place))
             except Exception as error:
-                first = first or error
-        assert first
-        raise first
+                errors.append(error)
+        raise furthest(errors)
 
     def _forms(self, as_vectors: bool) -> list[Any]:
         if as_vectors:
@@ -142,11 +140,10 @@ class Classifier:
         return forms
 
     def _checked(self, output: Any, rows: int) -> Tensor:
-        """Return the scores in an output: the tensor, or the first of a tuple, after a look at its form."""
-        if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-            output = output[0]
-        assert isinstance(output, Tensor), f"it returned a {type(output).__name__}, not a tensor"
+        """Return the scores in an output: the tensor, or the one of a tuple that has their shape."""
         expected = (rows, self.classes)
+        output = tensor_of(output, expected)
+        assert isinstance(output, Tensor), f"it returned a {type(output).__name__}, not a tensor"
         assert output.shape == expected, f"it returned scores of shape {tuple(output.shape)}, not (B, K) = {expected}"
         assert output.isfinite().all(), "it returned scores that are not finite"
         return output

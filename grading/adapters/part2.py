@@ -10,6 +10,7 @@ import ast
 import inspect
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class TextModel:
 
     def again(self, x: Tensor) -> Tensor:
         """Return the output of a further call, with what the model has kept from earlier ones."""
-        return self._checked(self.net(self.form(x)), x)
+        return self._checked(self.net(*self._inputs(x)), x)
 
     def draw(self, steps: int = T, rows: int = B) -> Tensor:
         """Draw characters (T, B), or vectors (T, B, d) for the LSTM."""
@@ -168,11 +169,12 @@ class TextModel:
         """Return `args`: the handed-out flags and attributes, those the submission adds, and the sizes asked for."""
         Path("vocabulary.txt").write_text(ALPHABET[: self.k] * 40, encoding="utf-8")
         given = dict(self.code.part.arguments)
-        given |= added_flags(self.code)
+        tree = parsed(self.code.folder / "train.py")
+        given |= added_flags(tree)
         given |= {name: values[key] for key, names in SYNONYMS.items() if key in values for name in names}
         given |= {"txt_file": "vocabulary.txt", "dropout": values["dropout"], "vocab": ALPHABET[: self.k]}
         given |= {"dropout_keep_prob": values["dropout_keep_prob"]}
-        return Namespace(**given)
+        return Namespace(**(added_attributes(tree, self.code, given) | given))
 
     def _find_form(self, steps: int, rows: int) -> None:
         """Find the first form of input in which the model is causal; the first that runs, if none is."""
@@ -184,7 +186,7 @@ class TextModel:
             x = self.draw(steps, rows)
             try:
                 self._kept.restore()
-                output = self.code.call(f"call {self.name}", self.net, form(x))
+                output = self.code.call(f"call {self.name}", self.net, *self._inputs(x))
                 self.turn = self._turn(output, steps, rows)
                 self._checked(output, x)
             except AssertionError as error:
@@ -202,6 +204,11 @@ class TextModel:
             assert first
             raise first
         self.form, self.turn = runs
+
+    def _inputs(self, x: Tensor) -> list[Any]:
+        """Return what forward is called on: x in its form, and no state where forward asks for one."""
+        parameters = list(inspect.signature(self.net.forward).parameters.values())[1:]
+        return [self.form(x), *(None for parameter in parameters if parameter.default is parameter.empty)]
 
     def _forms(self) -> Iterator[Any]:
         yield lambda x: x
@@ -236,7 +243,7 @@ class TextModel:
         return bool(own[1:].any()) and not bool(difference.any())
 
     def _checked(self, output: Any, x: Tensor) -> Tensor:
-        output = first_tensor(output) if isinstance(output, tuple | list) else output
+        output = first_tensor(output)
         expected = (*x.shape[:2], self.n if self.is_lstm else self.k)
         output = output.permute(self.turn)
         assert output.shape == expected, (
@@ -246,14 +253,37 @@ class TextModel:
         return output
 
 
-def added_flags(code: Code) -> dict[str, Any]:
-    """Return the flags of the submission's own train.py that have a constant as default."""
-    path = code.folder / "train.py"
-    found: dict[str, Any] = {}
+def parsed(path: Path) -> ast.Module:
     try:
-        tree = ast.parse(source_of(path)) if path.is_file() else ast.Module([], [])
+        return ast.parse(source_of(path)) if path.is_file() else ast.Module([], [])
     except SyntaxError:
-        return found
+        return ast.Module([], [])
+
+
+def added_attributes(tree: ast.Module, code: Code, given: dict[str, Any]) -> dict[str, Any]:
+    """Return what a train.py sets on `args` before it constructs its model, such as `args.dataset = dataset`.
+
+    Only what is made of the data set and of `args` is known here.
+    """
+    scope: dict[str, Any] = {"args": Namespace(**given)}
+    assignments = [node for node in ast.walk(tree) if isinstance(node, ast.Assign)]
+    for node in sorted(assignments, key=lambda node: node.lineno):
+        with suppress(Exception):
+            if isinstance(node.value, ast.Call) and getattr(node.value.func, "id", "") == "TextDataset":
+                value = code.load("TextDataset")(given["txt_file"], given["seq_length"])
+            else:
+                value = eval(compile(ast.Expression(node.value), "train.py", "eval"), dict(scope))
+            target = node.targets[0]
+            if isinstance(target, ast.Name) and target.id != "args":
+                scope[target.id] = value
+            elif isinstance(target, ast.Attribute) and getattr(target.value, "id", "") == "args":
+                scope["args"].__dict__.setdefault(target.attr, value)
+    return vars(scope["args"])
+
+
+def added_flags(tree: ast.Module) -> dict[str, Any]:
+    """Return the flags of the submission's own train.py that have a constant as default."""
+    found: dict[str, Any] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "add_argument" and node.args:
             default = next((word.value for word in node.keywords if word.arg == "default"), None)

@@ -183,10 +183,9 @@ def parameter_count(code: Code, model: str) -> None:
     Look at __init__: is a bias missing or there twice, a gate left out, a tensor no nn.Parameter?
     """
     net = Classifier(code, model)
-    if _embedding(net) is not None:
-        raise NotJudged("it embeds its digits, so that the size of its inputs is its own")
-    n, d, k = N, net.input_dim, net.classes
-    expected = UNIT[model] * (n * d + n * n + n) + k * n + k
+    table = _embedding(net)
+    n, d, k = N, net.input_dim if table is None else table.shape[1], net.classes
+    expected = UNIT[model] * (n * d + n * n + n) + k * n + k + (0 if table is None else table.numel())
     found = sum(parameter.numel() for parameter in net.net.parameters() if parameter.requires_grad)
     assert found == expected, f"{found} trainable parameters, not {expected}, for d={d}, n={n}, K={k}"
 
@@ -215,11 +214,11 @@ def state_starts_at_zero(code: Code, model: str) -> None:
 def _spread(code: Code, model: str, length: int | None = None) -> float:
     """Return by how much scores of one row differ where biases and input are zero."""
     net = Classifier(code, model, length=length)
-    if net.log_probs:
-        table = _embedding(net)
-        if table is None:
-            raise NotJudged("there is no embedding to set to zero")
+    table = _embedding(net)
+    if table is not None:
         table.zero_()
+    elif net.log_probs:
+        raise NotJudged("there is no embedding to set to zero")
     for parameter in net.net.parameters():
         if parameter.numel() == max(parameter.shape):  # biases, and W_x of input_dim 1, which a zero input hides anyway
             parameter.zero_()
@@ -241,12 +240,14 @@ def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     if net.log_probs:
         _check_variant(net, model, digits, a)
         return
-    if _embedding(net) is not None:
-        raise NotJudged("it embeds its digits, so that its inputs are its own")
+    table, sums = _embedding(net), digits.double()  # of the numbers that the recurrence reads at a step
+    if table is not None:
+        sums = torch.full_like(sums, a * table.shape[1])
+    elif net.form(digits).dim() == 3 and net.input_dim > 1:
+        sums = torch.ones_like(sums)  # one-hot vectors
     h = c = torch.zeros(B).double()  # all units are equal: one number a row
-    ones = net.form(digits).dim() == 3 and net.input_dim > 1  # one-hot vectors, whose numbers sum to 1
-    for x in digits.double().unbind(1):
-        z = a * ((1 if ones else x) + N * h + 1)
+    for x in sums.unbind(1):
+        z = a * (x + N * h + 1)
         c = z.tanh() * z.sigmoid() + c * z.sigmoid()
         h = c.tanh() * z.sigmoid() if model == "LSTM" else z.tanh()
     expected = (a * (N * h + 1)).unsqueeze(1).expand(B, net.classes)
@@ -301,7 +302,7 @@ def weights_start_different(code: Code, model: str) -> None:
 
 @after(weights_start_different, output_is_logits, output_is_log_probabilities, state_starts_at_zero)
 def initial_loss_is_near_log_k(code: Code, model: str) -> None:
-    """As initialised, the model is undecided (loss within 1 of log K) and not chaotic.
+    """As initialised, the model is rather undecided (loss within 5 of log K) and not chaotic.
 
     Look at the scale of the initial weights: recurrent weights of unit variance multiply the state at every step.
     """
@@ -311,7 +312,7 @@ def initial_loss_is_near_log_k(code: Code, model: str) -> None:
     targets = torch.randint(net.classes, (128,))
     scores = net(digits)
     loss, even = F.cross_entropy(scores, targets).item(), math.log(net.classes)
-    assert abs(loss - even) < 1, f"the initial loss is {loss:.2f}, far from log {net.classes} = {even:.2f}"
+    assert abs(loss - even) < 5, f"the initial loss is {loss:.2f}, far from log {net.classes} = {even:.2f}"
     if (not net.log_probs and net.form(digits).dim() < 3) or (net.form(digits).shape[-1] == 1 and not net.log_probs):
         nudged = digits.clone()
         nudged[:, 0] += 1e-3

@@ -4,6 +4,7 @@ What an item of the dataset is, `text_collate_fn` alone has to know, where there
 their shapes or not at all, since their names and layout are the submission's own.
 """
 
+import locale
 import math
 import os
 import string
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from grading.adapters.part2 import B, D, K, N, T, TextModel
 from grading.adapters.training import LETTERS, run_training
-from grading.loading import Code, NotJudged
+from grading.loading import Code, NotJudged, Unusable
 from grading.probes import about, after
 
 TEXT = string.ascii_letters[::-1]  # no character twice, so that a window tells its place
@@ -334,7 +335,7 @@ def loss_is_an_average(code: Code) -> None:
 
     Look at the criterion: its mean over all steps and rows, not a sum over time; classes in the axis it expects.
     """
-    loss, k = run_training(code).losses[0], len(LETTERS)
+    loss, k = run_training(code).steps.losses[0], len(LETTERS)
     expected = math.log(k)
     assert abs(loss - expected) < 1.2, f"the first loss for {k} characters is {loss:.2f}; log {k} = {expected:.2f}"
 
@@ -522,7 +523,7 @@ def vocabulary_is_the_same_in_every_process(code: Code) -> None:
     """
     dataset = _dataset(code, TEXT, 5)
     here = dataset.convert_to_string(list(range(len(TEXT))))
-    there = _vocabulary_elsewhere(code, PYTHONHASHSEED="1")
+    there = _vocabulary_elsewhere(code)
     assert here == there, "the vocabulary has another order in another process"
 
 
@@ -533,9 +534,12 @@ def text_is_read_as_utf_8(code: Code) -> None:
     Look at open(): encoding="utf-8".
     """
     text = "Zwölf Brüder, 十二兄弟, δώδεκα: naïve façade! 🙂\n" * 3
-    Path("text.txt").write_bytes(text.encode())
-    found = _vocabulary_elsewhere(code, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="utf-8")
-    wrong = sorted(set(text) ^ set(found))
+    locale.setlocale(locale.LC_CTYPE, "C")
+    try:
+        dataset = _dataset(code, text, 5)
+    except Unusable as error:
+        raise AssertionError(f"under the locale C, {error}") from None
+    wrong = sorted(set(text) ^ set(dataset.convert_to_string(list(range(len(set(text)))))))
     assert not wrong, f"under the locale C {len(wrong)} characters are lost or invented, for one {wrong[0]!a}"
 
 
@@ -594,8 +598,8 @@ def _window(code: Code, dataset: Any, index: int) -> tuple[str, str]:
     return inputs, targets
 
 
-def _vocabulary_elsewhere(code: Code, **environment: str) -> str:
-    """Return the characters of text.txt, in their numbers' order, as another process finds them."""
+def _vocabulary_elsewhere(code: Code) -> str:
+    """Return the characters of text.txt, in their numbers' order, as a process finds them whose hashes are others."""
     script = (
         f"import sys; sys.path[:0] = {[str(code.folder), str(code.folder.parent), str(code.root)]!r}\n"
         "from dataset import TextDataset\n"
@@ -604,10 +608,9 @@ def _vocabulary_elsewhere(code: Code, **environment: str) -> str:
         "open('vocabulary.txt', 'w', encoding='utf-8').write(dataset.convert_to_string(list(range(size))))\n"
     )
     command = [sys.executable, "-B", "-c", script]
-    run = subprocess.run(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    run = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": "1"}, capture_output=True)
     error = run.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
-    assert run.returncode == 0, f"with {settings}, TextDataset crashed: {error}"
+    assert run.returncode == 0, f"in another process, TextDataset crashed: {error}"
     return Path("vocabulary.txt").read_bytes().decode()
 
 

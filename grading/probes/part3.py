@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from grading.adapters import part3 as made
 from grading.adapters.part3 import FLAT, Network, labels, molecule, molecules, together
+from grading.adapters.training import Steps
 from grading.loading import Code, NotJudged, Unusable
 from grading.probes import about, after
 
 MAX_NUM_NODES = 29
+RATE = 0.00321
 
 
 def runs(code: Code, model: str) -> None:
@@ -259,23 +261,37 @@ def training_returns_the_best_model(code: Code) -> None:
 
     Look at what is kept after an epoch: a deepcopy, and under which condition.
     """
-    seen: list[tuple[Tensor, bool]] = []
+    tested: list[Tensor] = []
+    steps: list[Tensor] = []
+    true_evaluate = code.load("evaluate_model")
 
-    def evaluate(model: nn.Module, data: Any, criterion: Any, permute: bool = False, *_: Any, **__: Any) -> float:
-        seen.append((_weights(model), bool(permute)))
-        return float(len(seen))
+    def evaluate(model: nn.Module, data: Any, criterion: Any, permute: bool = False, *_: Any, **__: Any) -> Any:
+        if permute:
+            tested.append(_weights(model))
+        return true_evaluate(model, data, criterion, permute)
 
-    returned = _train(code, evaluate_model=evaluate)
-    if len(seen) < 5 or not any(permute for _, permute in seen):
-        raise NotJudged("train does not call evaluate_model after each epoch and in the end")
-    first, tested = seen[0][0], next(weights for weights, permute in reversed(seen) if permute)
-    assert not torch.equal(first, seen[1][0]), "the weights do not change from epoch to epoch"
-    assert torch.equal(tested, first), "the model that is tested is not the one with the lowest validation loss"
+    register_optimizer_step_post_hook(
+        lambda optimizer, *_: steps.append(
+            torch.cat([p.detach().flatten() for group in optimizer.param_groups for p in group["params"]])
+        )
+    )
+    # What is learned, to say 3, takes the model away from the labels that it is validated on.
+    returned = _train(code, learn=3.0, validate=-3.0, evaluate_model=evaluate)
+    epoch, rest = divmod(len(steps), 3)
+    if not epoch or rest:
+        raise NotJudged(f"train made {len(steps)} steps in 3 epochs")
+    first = steps[epoch - 1]
+    assert not torch.equal(first, steps[-1]), "the weights do not change from epoch to epoch"
     assert isinstance(returned, tuple) and len(returned) == 5, "train does not return its five values"
+    losses = [float(loss) for loss in returned[3]]
+    assert len(losses) == 3, f"after 3 epochs there are {len(losses)} validation losses"
+    if losses[0] > min(losses):
+        raise NotJudged("the validation loss does not rise from epoch to epoch")
+    if tested:
+        assert torch.equal(tested[-1], first), "the model that is tested is not the one with the lowest validation loss"
     assert torch.equal(_weights(returned[0]), first), (
         "the model returned is not the one with the lowest validation loss"
     )
-    assert len(returned[3]) == 3, f"after 3 epochs there are {len(returned[3])} validation losses"
 
 
 @about("train")
@@ -284,44 +300,30 @@ def training_steps_with_the_rate_asked_for(code: Code) -> None:
 
     Look at the optimizer's construction and at the order in the loop.
     """
-    rates: list[float] = []
-    leftover: list[bool] = []
-    known: list[nn.Parameter] = []
-    true_backward = Tensor.backward
-
-    def backward(tensor: Tensor, *arguments: Any, **words: Any) -> None:
-        leftover.append(any(p.grad is not None and bool(p.grad.any()) for p in known))
-        true_backward(tensor, *arguments, **words)
-
-    def step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        known[:] = [p for group in optimizer.param_groups for p in group["params"]]
-        rates.append(float(optimizer.param_groups[0]["lr"]))
-
-    Tensor.backward = backward  # type: ignore[method-assign, assignment]
-    register_optimizer_step_pre_hook(step)
+    steps = Steps()
+    steps.watch()
     _train(code)
-    if not rates:
+    if not steps.rates:
         raise NotJudged("no optimizer of torch made a step")
-    assert abs(rates[0] / 0.00321 - 1) < 0.01, f"given the learning rate 0.00321, the optimizer steps with {rates[0]:g}"
-    assert not any(leftover), "the gradients of the step before are still there in backward: no zero_grad"
+    steps.check(rate=RATE)
 
 
 def _evaluate(code: Code, net: Network, batches: Any, permute: bool = False) -> float:
     return float(code.call("call evaluate_model", code.load("evaluate_model"), net.net, batches, nn.MSELoss(), permute))
 
 
-def _train(code: Code, **replaced: Any) -> Any:
-    """Call the submission's train on an MLP and a few molecules, for three epochs."""
+def _train(code: Code, learn: float | None = None, validate: float | None = None, **replaced: Any) -> Any:
+    """Call the submission's train on an MLP and a few molecules, for three epochs; their labels may be given."""
     train, module = code.load("train"), code.module("train")
     if "get_qm9" not in train.__code__.co_names:
         raise NotJudged("train does not read its molecules by get_qm9")
     if any(line.split("#")[0].rstrip().endswith("= ...") for line in code.source("train").splitlines()):
         raise Unusable("stub train", "not implemented: it has the template's gaps", code.place("train"), is_stub=True)
-    sets = tuple(molecules(number) for number in (12, 6, 6))
+    sets = molecules(12, target=learn), molecules(6, target=validate), molecules(6)
     module |= {"get_qm9": lambda *_, **__: sets, **replaced}
     net = Network(code, "MLP", own_init=True).net
     try:
-        return train(net, lr=0.00321, batch_size=4, epochs=3, seed=0, data_dir="data")
+        return train(net, lr=RATE, batch_size=4, epochs=3, seed=0, data_dir="data")
     except Exception as error:
         raise code.unusable("call train", error) from None
 

@@ -32,10 +32,10 @@ STRIDES = (
     {"image": (7, 7), "filter": (3, 3), "stride": (2, 2)},
     {"image": (8, 8), "filter": (2, 2), "stride": (3, 3)},  # pixels between the windows, and behind the last one
     {"image": (8, 8), "filter": (3, 3), "stride": (2, 2)},  # a last row and column that no window reaches
-    {"image": (7, 7), "filter": (3, 3), "stride": (1, 2)},
-    {"image": (7, 7), "filter": (3, 3), "stride": (3, 1)},
 )
 RECTANGLES = (
+    {"image": (7, 7), "filter": (3, 3), "stride": (1, 2)},
+    {"image": (7, 7), "filter": (3, 3), "stride": (3, 1)},
     {"image": (4, 7), "filter": (3, 3), "stride": (1, 1)},
     {"image": (6, 6), "filter": (1, 4), "stride": (1, 1)},
     {"image": (9, 5), "filter": (4, 2), "stride": (2, 3)},

@@ -8,7 +8,7 @@ import pytest
 from grading.editions import read_editions
 from grading.probes import find, probes_of
 from grading.submission import find_submission
-from tests.grading.solutions import EDITIONS, solution, write
+from tests.grading.solutions import EDITIONS, notebook, solution, write
 from tests.grading.test_faults import FAULTS
 
 PARTS = [(edition, part) for edition in read_editions() for part in edition.parts.values()]
@@ -74,4 +74,10 @@ def test_what_cannot_be_judged_is_said_in_one_line(tmp_path, files, words):
 def test_older_copies_further_down_are_not_taken(tmp_path):
     files = solution("lmu-2024")
     files |= {f"old/{path}": text for path, text in files.items()}
+    assert find_submission(write(files, tmp_path), read_editions()).parts[0].folder == Path(tmp_path, "part1").resolve()
+
+
+def test_a_notebook_beside_the_scripts_is_not_taken(tmp_path):
+    files = solution("lmu-2024")
+    files["notebook/rnn.ipynb"] = notebook("#cell\n".join(list(files.values())[:3]))
     assert find_submission(write(files, tmp_path), read_editions()).parts[0].folder == Path(tmp_path, "part1").resolve()

@@ -10,7 +10,7 @@ import pytest
 
 from grading.answer import ADVICE, FAILED, STUB
 from grading.editions import tomllib
-from tests.grading.solutions import edited, solution
+from tests.grading.solutions import edited, solution, variant
 
 FAULTS = tomllib.loads(Path(__file__).with_name("faults.toml").read_text(encoding="utf-8"))
 PROBES = [(fault["part"], fault["probe"]) for fault in FAULTS.values()]
@@ -38,3 +38,11 @@ def test_a_fault_is_named_at_its_question_and_at_no_other(judged, edition, fault
     assert "Traceback" not in message and "\n" not in message
     if subject and not message.startswith("no file defines"):
         assert place.startswith(fault["edits"][0][0]), (place, message)
+
+
+def test_of_the_forms_that_fail_the_one_that_fits_best_is_told(judged):
+    """The first data set's symbols are too many for this table; the step's shapes are wrong for every one of them."""
+    text = variant("lstm", "3").replace("self.b = zeros(4 * hidden_dim)", "self.b = zeros(4 * hidden_dim).unsqueeze(1)")
+    finding = judged({"Part 1/lstm.py": text})[0].findings[0]
+    assert finding.probe == "runs"
+    assert "must match the size of tensor" in finding.verdict.message
