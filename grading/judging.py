@@ -30,7 +30,7 @@ class Causes:
         for key, cause in self.unusable.items():
             if asked.subject and key.split()[-1].split(".")[0] == asked.subject:
                 return cause
-        same = [(asked.probe, subject) for subject in question.built_on]
+        same = [(asked.probe, subject) for subject in question.built_on if asked.probe != "runs"]
         others = [(probe, subject) for probe in after for subject in (asked.subject, *question.built_on)]
         for one in (*same, *others):
             cause, required = self.failed.get(one, ("", False))
@@ -42,6 +42,8 @@ class Causes:
         """Return the cause of a verdict, if named before: what cannot be used, here or in what this is built on."""
         if not verdict.key or verdict.status == "not judged":
             return ""
+        if verdict.key.startswith("stub "):
+            return self.unusable.get(verdict.key, "")
         stages = {f"{stage} {name}" for stage in ("name", "stub", "construct", "call") for name in question.built_on}
         is_of = [key in stages or key.startswith("import ") for key in self.unusable] if question.built_on else []
         built_on = [cause for cause, needed in zip(self.unusable.values(), is_of) if needed]

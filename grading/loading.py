@@ -72,21 +72,19 @@ class Unusable(Exception):
         message: what was found.
         place: file and line, if known.
         is_stub: nothing has been implemented there.
+        lines: of the submission's calls that led there, the outermost first.
     """
 
-    def __init__(self, key: str, message: str, place: str = "", is_stub: bool = False):
+    def __init__(
+        self, key: str, message: str, place: str = "", is_stub: bool = False, lines: Sequence[int | None] = ()
+    ):
         super().__init__(message)
-        self.key, self.message, self.place, self.is_stub = key, message, place, is_stub
+        self.key, self.message, self.place, self.is_stub, self.lines = key, message, place, is_stub, list(lines)
 
 
 def furthest(errors: list[Exception]) -> Exception:
-    """Return, of the errors of several forms of a call, the one whose form fits best: it came furthest in its file."""
-
-    def line(error: Exception) -> int:
-        number = getattr(error, "place", "").rpartition(":")[2]
-        return int(number) if number.isdigit() else 0
-
-    return max(errors, key=line)
+    """Return, of the errors of several forms of a call, that of the form that fits best: it came furthest."""
+    return max(errors, key=lambda error: getattr(error, "lines", []))
 
 
 class Missing:
@@ -298,17 +296,23 @@ class Code:
         """Return the exception that stands for one raised by the submission's code."""
         if isinstance(error, Unusable | NotJudged):
             return error
+        if "'Missing'" in str(error):
+            return NotJudged("it uses a package that is not installed here", key="package")
         if isinstance(error, NotImplementedError):
             return Unusable(key, "not implemented", self.crash_place(error), is_stub=True)
-        return Unusable(key, crash(error), self.crash_place(error))
+        lines = [frame.lineno for frame in self._frames(error)]
+        return Unusable(key, crash(error), self.crash_place(error), lines=lines)
 
     def crash_place(self, error: BaseException) -> str:
         """Return the submission's last line that led to an exception, as file:line."""
         if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(self.root):
             return f"{self._shown(Path(error.filename))}:{error.lineno}"
-        frames = traceback.extract_tb(error.__traceback__)
-        inside = [frame for frame in frames if Path(frame.filename).is_relative_to(self.root)]
+        inside = self._frames(error)
         return f"{self._shown(Path(inside[-1].filename))}:{inside[-1].lineno}" if inside else ""
+
+    def _frames(self, error: BaseException) -> list[traceback.FrameSummary]:
+        frames = traceback.extract_tb(error.__traceback__)
+        return [frame for frame in frames if Path(frame.filename).is_relative_to(self.root)]
 
     def place_of(self, subject: str | None, about: str) -> str:
         """Return where to look for what a probe is about: a file, a function, or a method of its subject."""

@@ -128,15 +128,14 @@ class Training:
         if not isinstance(x, Tensor) or list(x.shape).count(ROWS) != 1 or list(scores.shape).count(ROWS) != 1:
             raise NotJudged("the batch's axis could not be told in the model's input or output")
         axis, out = x.shape.index(ROWS), scores.shape.index(ROWS)
-        with torch.no_grad():
-            before, again = (scores_of(x) for _ in range(2))
-            if not torch.allclose(before, again, atol=1e-5):
-                raise NotJudged("the same input gives another output the second time")
-            changed = x.clone()
-            row = changed.select(axis, 2)
-            is_one_hot = x.dim() == 3 and x.shape[-1] > 1 and x.is_floating_point()
-            row.copy_(row.roll(1, -1) if is_one_hot else (row + 1) % 7)
-            after = scores_of(changed)
+        before, again = (scores_of(x) for _ in range(2))
+        if not torch.allclose(before, again, atol=1e-5):
+            raise NotJudged("the same input gives another output the second time")
+        changed = x.clone()
+        row = changed.select(axis, 2)
+        is_one_hot = x.dim() == 3 and x.shape[-1] > 1 and x.is_floating_point()
+        row.copy_(row.roll(1, -1) if is_one_hot else (row + 1) % 7)
+        after = scores_of(changed)
         difference = (after - before).abs().movedim(out, 0).flatten(1).amax(1)
         difference[2] = 0
         other = int(difference.argmax())
@@ -183,11 +182,12 @@ def tensor_of(output: Any, shape: tuple[int, ...]) -> Any:
     return fitting[0] if fitting else first_tensor(output)
 
 
-def write_text(path: str = "text.txt") -> None:
+def write_text(path: Path) -> None:
     """Write a text of letters, digits and what is between them, none of them rare."""
     generator = torch.Generator().manual_seed(1)
     letters = torch.randint(len(LETTERS), (3000,), generator=generator)
-    Path(path).write_text(LETTERS + "".join(LETTERS[number] for number in letters), encoding="utf-8")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(LETTERS + "".join(LETTERS[number] for number in letters), encoding="utf-8")
 
 
 def run_training(code: Code, script: str = "train.py") -> Training:
@@ -201,7 +201,7 @@ def run_training(code: Code, script: str = "train.py") -> Training:
     source = path.read_text(encoding="utf-8", errors="replace")
     if re.search(r"=\s*\.\.\.|=\s*None\s*#\s*fix", source, re.IGNORECASE):
         raise Unusable(f"run {script}", "not implemented: it has the template's gaps", path.name, is_stub=True)
-    write_text()
+    write_text(Path(code.part.flags.get("txt_file", "text.txt")))
     seen = Training(code, {name: value for name, value in code.part.flags.items() if f"--{name}" in source})
     seen.place = path.name
     seen.steps.watch()
@@ -216,6 +216,8 @@ def run_training(code: Code, script: str = "train.py") -> Training:
     except BaseException as error:
         if isinstance(error, SystemExit) and not error.code and seen.steps.rates:
             return seen
+        if isinstance(error, FileNotFoundError):
+            raise NotJudged(f"{path.name} needs a file or folder that is not there: {error.filename}") from None
         if "backward through the graph a second time" in str(error):
             raise NotJudged("a state kept from call to call ties each step to the one before") from None
         raise code.unusable(f"run {script}", error) from None

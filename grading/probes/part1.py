@@ -163,14 +163,13 @@ def every_parameter_gets_its_gradient(code: Code, model: str) -> None:
             continue
         assert parameter.grad is not None, f"{name} gets no gradient"
         assert parameter.grad.any(), f"the gradient of {name} is zero"
-        slope = parameter.grad.norm()
-        with torch.no_grad():
-            step = 0.01 * parameter.grad / slope
-            parameter += step
-            rise = loss()
-            parameter -= 2 * step
-            measured = (rise - loss()) / 0.02
-            parameter += step
+        slope = parameter.grad.norm().item()
+        step = 0.01 * parameter.grad / slope
+        parameter.data += step
+        rise = loss().item()
+        parameter.data -= 2 * step
+        measured = (rise - loss().item()) / 0.02
+        parameter.data += step
         assert abs(measured - slope) < 0.02 * slope + 1e-2, (
             f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: a path is cut"
         )
@@ -191,7 +190,6 @@ def parameter_count(code: Code, model: str) -> None:
 
 
 @after(output_is_logits, output_is_log_probabilities)
-@torch.no_grad()
 def state_starts_at_zero(code: Code, model: str) -> None:
     """With biases and input zero, all scores are equal: the first state is 0, and so is c(0).
 
@@ -210,24 +208,22 @@ def state_starts_at_zero(code: Code, model: str) -> None:
     )
 
 
-@torch.no_grad()
 def _spread(code: Code, model: str, length: int | None = None) -> float:
     """Return by how much scores of one row differ where biases and input are zero."""
     net = Classifier(code, model, length=length)
     table = _embedding(net)
     if table is not None:
-        table.zero_()
+        table.data.zero_()
     elif net.log_probs:
         raise NotJudged("there is no embedding to set to zero")
     for parameter in net.net.parameters():
         if parameter.numel() == max(parameter.shape):  # biases, and W_x of input_dim 1, which a zero input hides anyway
-            parameter.zero_()
+            parameter.data.zero_()
     scores = net(net.draw()) if net.log_probs else net.of_zeros()
     return (scores - scores[:, :1]).abs().max().item()
 
 
 @after(state_starts_at_zero, parameter_count, rows_are_independent_and_remembered)
-@torch.no_grad()
 def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     """With all parameters set to one number the scores are those of the handout's equations.
 
@@ -236,7 +232,7 @@ def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     net = Classifier(code, model)
     digits, a = net.draw(), 0.05
     for parameter in net.net.parameters():
-        parameter.fill_(a)
+        parameter.data.fill_(a)
     if net.log_probs:
         _check_variant(net, model, digits, a)
         return
@@ -263,7 +259,7 @@ def _check_variant(net: Classifier, model: str, digits: torch.Tensor, a: float) 
     if table is None or len(outputs) != 1:
         raise NotJudged("its embedding and output layer could not be told apart")
     ramp = torch.arange(float(net.classes)) * a
-    outputs[0].copy_((ramp.unsqueeze(1) if outputs[0].shape[0] == net.classes else ramp).expand(outputs[0].shape))
+    outputs[0].data.copy_((ramp.unsqueeze(1) if outputs[0].shape[0] == net.classes else ramp).expand(outputs[0].shape))
     x = a * table.shape[1]
     steps, errors = digits.shape[1], []
     for bias in (1.0, 0.0):
@@ -400,7 +396,6 @@ def training_takes_the_steps_asked_for(code: Code) -> None:
     run_training(code).check()
 
 
-@torch.no_grad()
 def _embedding(net: Classifier) -> torch.Tensor | None:
     """Return the table of embeddings, (symbols, d), if the model has one."""
     for name, parameter in net.net.named_parameters():

@@ -116,14 +116,13 @@ def every_parameter_gets_its_gradient(code: Code, model: str) -> None:
             continue
         assert parameter.grad is not None, f"{name} gets no gradient"
         assert parameter.grad.any(), f"the gradient of {name} is zero"
-        slope = parameter.grad.norm()
-        with torch.no_grad():
-            step = 0.02 * parameter.grad / slope
-            parameter += step
-            rise = loss()
-            parameter -= 2 * step
-            measured = (rise - loss()) / 0.04
-            parameter += step
+        slope = parameter.grad.norm().item()
+        step = 0.02 * parameter.grad / slope
+        parameter.data += step
+        rise = loss().item()
+        parameter.data -= 2 * step
+        measured = (rise - loss().item()) / 0.04
+        parameter.data += step
         assert abs(measured - slope) < 0.02 * slope + 2e-3, (
             f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: a path is cut"
         )
@@ -140,7 +139,6 @@ def parameter_count(code: Code, model: str) -> None:
     assert found == expected, f"{found} trainable parameters, not {expected}, for d={D}, n={N}, K={K}"
 
 
-@torch.no_grad()
 def state_starts_at_zero(code: Code, model: str) -> None:
     """With biases and input zero, all outputs of the LSTM are zero: h(0) and c(0) are 0.
 
@@ -149,7 +147,7 @@ def state_starts_at_zero(code: Code, model: str) -> None:
     net = TextModel(code, model, steps=40)
     for parameter in net.net.parameters():
         if parameter.numel() == max(parameter.shape):
-            parameter.zero_()
+            parameter.data.zero_()
     sizes = net(torch.zeros(40, B, D)).abs().amax((1, 2))
     assert sizes[0] < 1e-6 or sizes[-1] > 0.3 * sizes[0], (  # what gates make of zeros does not fade
         f"zero biases and inputs give outputs of up to {sizes[0]:.2g}, and smaller ones later: the first state is not 0"
@@ -174,7 +172,6 @@ def output_is_logits(code: Code, model: str) -> None:
 
 
 @after(state_starts_at_zero, parameter_count, rows_are_independent_and_causal, output_is_logits)
-@torch.no_grad()
 def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     """With all parameters set to one number the outputs are those of the handout's equations.
 
@@ -183,7 +180,7 @@ def equations_hold_for_equal_parameters(code: Code, model: str) -> None:
     net, a = TextModel(code, model), 0.1
     x = net.draw()
     for parameter in net.net.parameters():
-        parameter.fill_(a)
+        parameter.data.fill_(a)
     sums = x.double().sum(2) if net.is_lstm else torch.full(x.shape, D * a).double()
     h = c = torch.zeros(x.shape[1]).double()  # all units are equal: one number a row
     expected = []
@@ -241,8 +238,7 @@ def forget_gate_starts_open(code: Code, model: str) -> None:
     Look at init_parameters: to which of the four biases is 1 added?
     """
     net = TextModel(code, model, n=256, scale=None)
-    with torch.no_grad():
-        h = net(torch.zeros(T, B, D))[:2, 0]
+    h = net(torch.zeros(T, B, D))[:2, 0]
     kept = (h[1] / h[0] - 1).median().item()  # c(2) = c(1) + f c(1), nearly, while the states are small
     assert abs(kept - 0.731) < 0.08, f"as initialised, the cells keep {kept:.0%} of what they hold, not 73 %"
 
@@ -614,7 +610,6 @@ def _vocabulary_elsewhere(code: Code) -> str:
     return Path("vocabulary.txt").read_bytes().decode()
 
 
-@torch.no_grad()
 def _constant(code: Code, bias: Tensor) -> TextModel:
     """Construct the model with an output that is `bias` alone, whatever was read."""
     net = TextModel(code)
@@ -622,18 +617,17 @@ def _constant(code: Code, bias: Tensor) -> TextModel:
     if len(found) != 1:
         raise NotJudged(f"{len(found)} parameters, not one, are of the size of the output's bias")
     for parameter in net.net.parameters():
-        parameter.zero_()
-    found[0].copy_(bias.view_as(found[0]))
+        parameter.data.zero_()
+    found[0].data.copy_(bias.view_as(found[0]))
     return net
 
 
 def _assert_likeliest(net: TextModel, samples: Tensor, slack: float, case: str) -> None:
     """See that no sampled character's output, given all before it, is more than `slack` below the largest."""
-    with torch.no_grad():
-        try:
-            logits = net(samples)[:-1]
-        except Exception:
-            raise NotJudged("the model takes no other batch sizes or lengths than its constructor's") from None
+    try:
+        logits = net(samples)[:-1]
+    except Exception:
+        raise NotJudged("the model takes no other batch sizes or lengths than its constructor's") from None
     below = logits.amax(2) - logits.gather(2, samples[1:].unsqueeze(2)).squeeze(2)
     if not (below <= slack).all():
         step = int((below > slack).any(1).nonzero()[0])
