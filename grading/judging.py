@@ -42,7 +42,7 @@ class Causes:
         """Return the cause of a verdict, if named before: what cannot be used, here or in what this is built on."""
         if not verdict.key or verdict.status == "not judged":
             return ""
-        if verdict.key.startswith("stub "):
+        if verdict.key.startswith("stub "):  # said at its own question, whatever it is built on
             return self.unusable.get(verdict.key, "")
         stages = {f"{stage} {name}" for stage in ("name", "stub", "construct", "call") for name in question.built_on}
         is_of = [key in stages or key.startswith("import ") for key in self.unusable] if question.built_on else []

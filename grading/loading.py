@@ -75,9 +75,7 @@ class Unusable(Exception):
         lines: of the submission's calls that led there, the outermost first.
     """
 
-    def __init__(
-        self, key: str, message: str, place: str = "", is_stub: bool = False, lines: Sequence[int | None] = ()
-    ):
+    def __init__(self, key: str, message: str, place: str = "", is_stub: bool = False, lines: Sequence[float] = ()):
         super().__init__(message)
         self.key, self.message, self.place, self.is_stub, self.lines = key, message, place, is_stub, list(lines)
 
@@ -300,7 +298,7 @@ class Code:
             return NotJudged("it uses a package that is not installed here", key="package")
         if isinstance(error, NotImplementedError):
             return Unusable(key, "not implemented", self.crash_place(error), is_stub=True)
-        lines = [frame.lineno for frame in self._frames(error)]
+        lines = [frame.lineno or 0 for frame in self._frames(error)]
         return Unusable(key, crash(error), self.crash_place(error), lines=lines)
 
     def crash_place(self, error: BaseException) -> str:

@@ -5,6 +5,7 @@ constructor may know no batch size or device; what it is given is what it is cal
 """
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -118,7 +119,7 @@ class Classifier:
             except AssertionError as error:
                 place = self.code.place(self.name, "forward")
                 message = f"called on (B, T) = {tuple(digits.shape)}, {error}"
-                errors.append(Unusable(f"call {self.name}", message, place))
+                errors.append(Unusable(f"call {self.name}", message, place, lines=[math.inf]))  # it came to its end
             except Exception as error:
                 errors.append(error)
         raise furthest(errors)
