@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import math
 import re
 import sys
 import traceback
@@ -81,8 +82,11 @@ class Unusable(Exception):
 
 
 def furthest(errors: list[Exception]) -> Exception:
-    """Return, of the errors of several forms of a call, that of the form that fits best: it came furthest."""
-    return max(errors, key=lambda error: getattr(error, "lines", []))
+    """Return, of the errors of several forms of a call, that of the form that fits best: it came furthest.
+
+    One that only lacks a package fits as well as can be.
+    """
+    return max(errors, key=lambda error: error.lines if isinstance(error, Unusable) else [math.inf])
 
 
 class Missing:
