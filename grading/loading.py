@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from grading.editions import Part
-from grading.submission import UnreadableNotebook, defined, file_of, notebook_cells, source_of
+from grading.submission import UnreadableNotebook, defined, file_of, folders_below, notebook_cells, source_of
 
 REFERENCE = ("common", "recurrence", "part1", "part2", "part3", "part4", "report", "benchmarks", "tests")
 # Packages that are no part of an answer: where one is missing, what uses it is not judged, and the rest is.
@@ -142,7 +142,8 @@ class Finder:
         self.folders = [folder, *(above for above in folder.parents if above.is_relative_to(root))]
         self.packages = {above.name: [str(above)] for above in self.folders}
         around = [*self.folders, folder.parent]
-        for path in self.folders[-1].rglob("*.py") if len(self.folders) < 9 else ():
+        files = [path for place in (*folders_below(folder), *self.folders[1:]) for path in place.glob("*.py")]
+        for path in files:
             for package, inner in re.findall(r"^\s*(?:from|import) (\w+)\.(\w+)", source_of(path), re.MULTILINE):
                 places = [
                     str(place) for place in around if (place / inner).exists() or (place / f"{inner}.py").exists()

@@ -7,6 +7,7 @@ import pytest
 
 from grading.answer import FAILED, HELD, OPEN, STUB
 from grading.judging import judge_part
+from grading.loading import Finder
 from grading.submission import find_submission, folders_below
 from tests.grading.solutions import LSTM, MODEL_2021, edited, notebook, solution
 from tests.grading.test_forms import required
@@ -274,3 +275,12 @@ def test_one_changed_signature_is_one_remark(server, tmp_path):
     assert len(remarks) == 1
     assert "its constructor asks for vocabulary, layers" in remarks[0].verdict.message
     assert remarks[0].verdict.place == "lstm.py:6"
+
+
+def test_installed_packages_inside_a_submission_are_not_read(tmp_path):
+    """They are many, and what they import are no names of the submission's."""
+    for folder, package in ((".venv/lib", "one"), ("venv/lib", "two"), ("part1", "three")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "some.py").write_text(f"from {package}.lstm import LSTM\n", encoding="utf-8")
+    (tmp_path / "part1" / "lstm.py").write_text(LSTM, encoding="utf-8")
+    assert Finder(tmp_path / "part1", tmp_path).packages.keys() == {"part1", tmp_path.name, "three"}
