@@ -32,6 +32,8 @@ def main() -> None:
     for path in (args.json, args.markdown):
         if path and not path.absolute().parent.is_dir():
             raise CommandError(f"{path}: there is no folder to write it to")
+        if path and path.is_dir():
+            raise CommandError(f"{path} is a folder, not a file to write")
     try:
         submission = find_submission(args.directory, editions, args.part)
     except ValueError as error:

@@ -20,6 +20,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from grading.editions import Part
 from grading.submission import UnreadableNotebook, defined, file_of, folders_below, notebook_cells, source_of
 
@@ -254,10 +256,11 @@ class Code:
         return source_of(self.file(name))
 
     def construct(self, name: str, values: dict[str, Any]) -> Any:
-        """Return an instance of a class, its constructor's parameters filled by what they are called, or by place.
+        """Return a network, its constructor's parameters filled by what they are called, or by their places.
 
         Raises:
-            Unusable: the class cannot be had, its constructor fails, or asks for what the handout does not give.
+            Unusable: the class cannot be had, its constructor fails, or asks for what the handout does not give, or
+                what it makes is no `nn.Module` with parameters.
         """
         cls = self.load(name)
         given = {synonym: values[key] for key, synonyms in SYNONYMS.items() if key in values for synonym in synonyms}
@@ -280,9 +283,13 @@ class Code:
                 raise Unusable(f"construct {name}", message, self.place(name, "__init__"))
             places, words = [given[word] for word in signature[: len(names)]], {}
         try:
-            return cls(*places, **words)
+            net = cls(*places, **words)
         except BaseException as error:
             raise self.unusable(f"construct {name}", error) from None
+        if not isinstance(net, nn.Module) or not list(net.parameters()):
+            what = "has no parameters" if isinstance(net, nn.Module) else "is no nn.Module"
+            raise Unusable(f"construct {name}", f"{name} {what}", self.place(name, "__init__"))
+        return net
 
     def call(self, key: str, function: Callable[..., Any], *arguments: Any, **words: Any) -> Any:
         """Return what a function returns; if it fails or returns nothing, raise Unusable with this key."""

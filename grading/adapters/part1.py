@@ -64,7 +64,6 @@ class Classifier:
             self.input_dim = values["input_dim"]
             try:
                 self.net = code.construct(name, values)
-                self._check_module()
                 self._kept = Kept(self.net)
                 if not own_init:
                     self._draw_parameters(num_hidden)
@@ -96,11 +95,6 @@ class Classifier:
         """Draw palindromes: (rows, T) digits to read, and (rows,) last digits to name, equal to the first ones."""
         left = torch.randint(self.symbols, (rows, length // 2 + 1)).float()
         return torch.cat((left, left[:, 1 : (length + 1) // 2].flip(1)), dim=1), left[:, 0].long() % self.classes
-
-    def _check_module(self) -> None:
-        if not isinstance(self.net, nn.Module) or not list(self.net.parameters()):
-            what = "has no parameters" if isinstance(self.net, nn.Module) else "is no nn.Module"
-            raise Unusable(f"construct {self.name}", f"{self.name} {what}", self.code.place(self.name, "__init__"))
 
     def _draw_parameters(self, n: int) -> None:
         for parameter in self.net.parameters():

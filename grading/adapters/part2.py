@@ -66,9 +66,6 @@ class TextModel:
         if "args" in code.part.signatures.get(name, []):
             values["args"] = self._arguments(values)
         self.net = code.construct(name, values)
-        if not isinstance(self.net, nn.Module) or not list(self.net.parameters()):
-            what = "has no parameters" if isinstance(self.net, nn.Module) else "is no nn.Module"
-            raise Unusable(f"construct {name}", f"{name} {what}", code.place(name, "__init__"))
         if scale:
             for parameter in self.net.parameters():
                 if parameter.requires_grad:

@@ -15,6 +15,7 @@ from grading.adapters.part1 import B, Classifier
 from grading.adapters.training import run_training
 from grading.loading import Code, NotJudged
 from grading.probes import about, after
+from grading.probes.checks import check_gradients, check_weights_differ
 
 N = 32  # hidden units
 UNIT = {"VanillaRNN": 1, "LSTM": 4}  # parameters of a recurrence, in units of n d + n^2 + n
@@ -155,24 +156,7 @@ def every_parameter_gets_its_gradient(code: Code, model: str) -> None:
     def loss() -> torch.Tensor:
         return (net(digits) * weights).sum()
 
-    value = loss()
-    assert value.requires_grad, "the scores have no gradient at all"
-    value.backward()
-    for name, parameter in net.net.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        assert parameter.grad is not None, f"{name} gets no gradient"
-        assert parameter.grad.any(), f"the gradient of {name} is zero"
-        slope = parameter.grad.norm().item()
-        step = 0.01 * parameter.grad / slope
-        parameter.data += step
-        rise = loss().item()
-        parameter.data -= 2 * step
-        measured = (rise - loss().item()) / 0.02
-        parameter.data += step
-        assert abs(measured - slope) < 0.02 * slope + 1e-2, (
-            f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: a path is cut"
-        )
+    check_gradients(net.net, loss, "scores have", step=0.01, tolerance=1e-2)
 
 
 @after(no_ready_made_layers)
@@ -289,11 +273,7 @@ def weights_start_different(code: Code, model: str) -> None:
 
     Look at the initialisation: torch.zeros or torch.empty for a weight, with nothing drawn into it.
     """
-    for name, parameter in Classifier(code, model, own_init=True).net.named_parameters():
-        if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, (
-                f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
-            )
+    check_weights_differ(Classifier(code, model, own_init=True).net)
 
 
 @after(weights_start_different, output_is_logits, output_is_log_probabilities, state_starts_at_zero)

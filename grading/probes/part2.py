@@ -21,6 +21,7 @@ from grading.adapters.part2 import B, D, K, N, T, TextModel
 from grading.adapters.training import LETTERS, run_training
 from grading.loading import Code, NotJudged, Unusable
 from grading.probes import about, after
+from grading.probes.checks import check_gradients, check_weights_differ
 
 TEXT = string.ascii_letters[::-1]  # no character twice, so that a window tells its place
 
@@ -108,24 +109,7 @@ def every_parameter_gets_its_gradient(code: Code, model: str) -> None:
     def loss() -> Tensor:
         return (net(x)[-1] * weights).sum()
 
-    value = loss()
-    assert value.requires_grad, "the output has no gradient at all"
-    value.backward()
-    for name, parameter in net.net.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        assert parameter.grad is not None, f"{name} gets no gradient"
-        assert parameter.grad.any(), f"the gradient of {name} is zero"
-        slope = parameter.grad.norm().item()
-        step = 0.02 * parameter.grad / slope
-        parameter.data += step
-        rise = loss().item()
-        parameter.data -= 2 * step
-        measured = (rise - loss().item()) / 0.04
-        parameter.data += step
-        assert abs(measured - slope) < 0.02 * slope + 2e-3, (
-            f"along the gradient of {name} the loss rises by {measured:.3f} a unit, not by {slope:.3f}: a path is cut"
-        )
+    check_gradients(net.net, loss, "output has", step=0.02, tolerance=2e-3)
 
 
 @after(no_ready_made_layers)
@@ -201,11 +185,7 @@ def weights_start_different(code: Code, model: str) -> None:
 
     Look at the initialisation: torch.zeros or torch.empty for a weight, with nothing drawn into it.
     """
-    for name, parameter in TextModel(code, model, scale=None).net.named_parameters():
-        if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, (
-                f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
-            )
+    check_weights_differ(TextModel(code, model, scale=None).net)
 
 
 @about("init_parameters")

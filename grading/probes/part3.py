@@ -13,6 +13,7 @@ from grading.adapters.part3 import FLAT, Network, labels, molecule, molecules, t
 from grading.adapters.training import Steps
 from grading.loading import Code, NotJudged, Unusable
 from grading.probes import about, after
+from grading.probes.checks import check_weights_differ
 
 MAX_NUM_NODES = 29
 RATE = 0.00321
@@ -25,11 +26,7 @@ def runs(code: Code, model: str) -> None:
 
 def weights_start_different(code: Code, model: str) -> None:
     """As initialised, no weight matrix is zero or all one number: the units differ."""
-    for name, parameter in Network(code, model, own_init=True).net.named_parameters():
-        if parameter.dim() >= 2 and min(parameter.shape) > 1:
-            assert parameter.std() > 0, (
-                f"{name} starts with all its numbers {parameter.flatten()[0]:g}: units stay equal"
-            )
+    check_weights_differ(Network(code, model, own_init=True).net)
 
 
 def mlp_has_the_layers_asked_for(code: Code, model: str) -> None:

@@ -64,6 +64,7 @@ def test_a_fault_ends_with_1_and_is_explained(tmp_path):
         (["{empty}", "--part", "part9"], "grading: there is no part 'part9': the parts are part1, part2, part3"),
         (["{empty}", "--edition", "uva-1999"], "grading: argument --edition: invalid choice: 'uva-1999'"),
         (["{empty}", "--json", "{empty}/a/b.json"], "grading: {empty}/a/b.json: there is no folder to write it to"),
+        (["{empty}", "--markdown", "{empty}"], "grading: {empty} is a folder, not a file to write"),
     ],
 )
 def test_what_cannot_be_judged_ends_with_2_and_one_line(tmp_path, words, message):
