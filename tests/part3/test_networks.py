@@ -21,7 +21,7 @@ def test_the_matrix_that_each_model_takes():
 @pytest.mark.parametrize("name", ["gcn", "gat", "gcnii", "convolution", "attention"])
 def test_num_layers_is_the_number_of_hops(name):
     """What one node knows after three layers changes nothing four hops away."""
-    model = build_model(name, [6, 4, 4, 2], 0.0, 2, 1).eval()
+    model = build_model(name, [6, 16, 16, 2], 0.0, 2, 1).eval()
     A, X = propagation_matrix(CHAIN, name, "symmetric"), torch.rand(6, 6)
     changed = (model(A, X) - model(A, torch.cat([X[:1] + 1, X[1:]]))).abs().sum(dim=1)
     assert (changed[:4] > 0).any() and not changed[4:].any()
