@@ -1,10 +1,12 @@
-"""From part3_citation, part3_receptive_field, part3_qm9, benchmark_part3 and part1_accuracy_by_length."""
+"""From part3_citation, part3_receptive_field, part3_depth, part3_bots, part3_convolution_attention and its curves,
+part3_qm9, benchmark_part3 and part1_accuracy_by_length."""
 
 from math import hypot, sqrt
 from statistics import mean, stdev
 
+from part3.experiments import bots, depth
 from part3.experiments.citation import PUBLISHED, by_setting
-from report.values import Results, rows_with
+from report.values import Results, Rows, rows_with
 from report.values.format import fixed, mean_std, percent, tabular, thousands
 
 GAT_CITESEER_PUBLISHED = (72.5, 0.7)  # Velickovic et al. (2018), table 2: mean and standard deviation of 100 runs
@@ -65,7 +67,70 @@ def values(results: Results) -> dict[str, str]:
     last = "GCN, accuracy on cora after 200 epochs, mean of 10"
     found["graphs-last-ours"] = fixed(times[last, "ours"], 1) + r"\,\%"
     found["graphs-last-library"] = fixed(times[last, "PyTorch Geometric, dense features"], 1) + r"\,\%"
-    return found
+    memory = times["GCN, synthetic graph of 1,000,000 nodes, 5,000,000 edges", "memory"]
+    found["graphs-memory-million"] = f"{fixed(memory * 2**20 / 1e9, 1)} GB"
+    found |= _depth(results("part3_depth")) | _bots(results("part3_bots"))
+    return found | _convolution_attention(
+        results("part3_convolution_attention"), results("part3_convolution_attention_curves")
+    )
+
+
+def _depth(rows: Rows) -> dict[str, str]:
+    test, training, before, after = (
+        {model: depth.means_by_layers(rows, model, column) for model in depth.MODELS}
+        for column in ("accuracy", "training_accuracy", "distance_initial", "distance_trained")
+    )
+    found = {
+        f"depth-{model}-{layers}": percent(test[model][layers], 1)
+        for model, layers in (("gcn", 2), ("gcn", 8), ("gcn", 32), ("gcnii", 2), ("gcnii", 32))
+    }
+    found |= {f"depth-training-{layers}": percent(training["gcn"][layers], 0) for layers in (8, 32)}
+    found |= {f"depth-before-{layers}": fixed(before["gcn"][layers], 2) for layers in (2, 32)}
+    found |= {f"depth-after-{model}-8": fixed(after[model][8], 2) for model in depth.MODELS}
+    found["depth-before-gcnii"] = fixed(min(before["gcnii"].values()), 2)
+    found["depth-gcnii-training"] = percent(min(training["gcnii"].values()), 0)
+    found["depth-seeds"] = str(len(rows_with(rows, model="gcn", layers=2)))
+    return {f"graphs-{key}": text for key, text in found.items()}
+
+
+def _bots(rows: Rows) -> dict[str, str]:
+    settings, found = bots.by_setting(rows), {}
+    for key, looks, labels in (
+        ("like", "like people", "not labelled"),
+        ("like-labelled", "like people", "labelled"),
+        ("different", "different", "not labelled"),
+        ("labelled", "different", "labelled"),
+    ):
+        attention, equal = (settings[looks, labels, weights] for weights in ("attention", "mean"))
+        gains = [100 * (a["accuracy"] - b["accuracy"]) for a, b in zip(attention, equal)]
+        if key != "like-labelled":
+            found[f"apart-{key}"] = fixed(mean(row["told_apart"] for row in attention), 2)
+            found[f"share-{key}"] = fixed(mean(row["share"] for row in attention), 2)
+        found[f"gain-{key}"] = rf"${fixed(mean(gains), 1)}\pm{fixed(stdev(gains) / sqrt(len(gains)), 1)}$"
+        if key == "different":
+            found["better"] = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+            found["worst"] = fixed(-min(gains), 0)
+            found["equal"] = percent(mean(row["accuracy"] for row in equal), 1)
+            found["graphs"] = str(len(gains))
+    return {f"graphs-bots-{key}": text for key, text in found.items()}
+
+
+def _convolution_attention(rows: Rows, curves: Rows) -> dict[str, str]:
+    found = {}
+    for model in ("convolution", "attention"):
+        own = rows_with(curves, model=model)
+        epochs = list(dict.fromkeys(row["epoch"] for row in own))
+        of_epoch = {epoch: rows_with(own, epoch=epoch) for epoch in epochs}
+        learnt = next(epoch for epoch in epochs if mean(row["training"] for row in of_epoch[epoch]) >= 0.9)
+        found[f"{model}-test"] = mean_std([100 * row["accuracy"] for row in rows_with(rows, model=model)], 1)
+        found[f"{model}-learnt"] = str(learnt)
+        found[f"{model}-last"] = percent(mean(row["validation"] for row in of_epoch[epochs[-1]]), 1)
+        at_48 = [row["validation"] for row in of_epoch[48]]
+        found[f"{model}-48"] = f"{fixed(100 * min(at_48), 0)} to {percent(max(at_48), 0)}"
+    nodes, edges = rows[0]["nodes"], rows[0]["edges"]
+    found["scores-edges"], found["scores-all"] = thousands(edges + nodes), thousands(nodes**2)
+    found["curves-runs"] = str(len(rows_with(rows, model="attention")))
+    return {f"graphs-{key}": text for key, text in found.items()}
 
 
 def tables(results: Results) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The formulas of the report's section on graphs, written as printed and checked by brute force or autograd."""
 
 import math
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 
 import pytest
 import torch
@@ -216,6 +216,15 @@ def test_the_laplacian_compares_a_node_with_its_neighbours():
     assert torch.linalg.eigvalsh(laplacian(sparse(A)).to_dense()).max() <= 2 * A.sum(1).max()
 
 
+@pytest.mark.parametrize("A", [drawn("12 13 14 23 34".split(), "1234"), random_graph(7, seed=1)])
+def test_under_random_features_the_degree_decides(A):
+    """E‖F_v‖² of independent features with mean 0 and variance s² is s² times the squared length of row v of L."""
+    L, d = laplacian(sparse(A)).to_dense(), A.sum(1)
+    assert torch.equal(L.square().sum(1), d.square() + d)
+    X = 2 * random_numbers(len(A), 200_000)
+    torch.testing.assert_close((L @ X).square().mean(1), 4 * (d.square() + d), rtol=0.02, atol=0)
+
+
 def test_in_2025_s_graph_nodes_1_and_3_are_compared_with_all():
     L, X = laplacian(sparse(drawn("12 13 14 23 34".split(), "1234"))), random_numbers(4, 2)
     for v in (0, 2):
@@ -249,6 +258,38 @@ def test_an_initial_residual_keeps_nodes_apart():
     H_0 = torch.relu(X @ model.W_in)  # with λ = 0 no layer has weights
     limit = alpha * torch.linalg.solve(one - (1 - alpha) * A_hat, H_0)
     torch.testing.assert_close(model.embed(normalise(add_self_loops(sparse(A))), X), limit, rtol=0, atol=1e-10)
+
+
+def test_sampling_neighbours_keeps_the_mean_and_bounds_the_nodes():
+    A, H, S = random_graph(), random_numbers(12, 5), 2
+    neighbours = A[A.sum(1).argmax()].nonzero()[:, 0].tolist()
+    assert len(neighbours) > S
+    means = torch.stack([H[list(sample)].mean(0) for sample in combinations(neighbours, S)])  # all equally likely
+    torch.testing.assert_close(means.mean(0), H[neighbours].mean(0), **EXACT)
+    assert not torch.allclose(torch.relu(means).mean(0), torch.relu(H[neighbours].mean(0)))
+
+    N, S, L, generator = 200, 3, 2, torch.Generator().manual_seed(0)
+    read = {0}
+    for _ in range(L):  # in the complete graph one layer would read all N
+        samples = [torch.randperm(N, generator=generator)[:S].tolist() for _ in read]
+        read |= {u for sample in samples for u in sample}
+    assert len(read) <= (1 + S) ** L < N
+
+
+@pytest.mark.parametrize(("offsets", "alike"), [((4,), 3), ((1,), 2), ((1, 6), 2), ((1, 2), 2), ((2,), 1), ((2, 6), 1)])
+def test_what_averaging_does_to_signal_and_noise(offsets, alike):
+    """On a circle of 12 with labels + + - - + + ..., each node joined to those `offsets` away."""
+    y, A = torch.tensor([1.0, 1, -1, -1] * 3, dtype=torch.float64), torch.zeros(12, 12, dtype=torch.float64)
+    for i, k in product(range(12), offsets):
+        A[i, (i + k) % 12] = A[i, (i - k) % 12] = 1
+    A_tilde = A + torch.eye(12)
+    d = len(A_tilde[0].nonzero())
+    assert ((A_tilde > 0) & (y[:, None] == y)).sum(1).tolist() == [alike] * 12
+    A_hat, p = normalised(A_tilde), alike / d
+    torch.testing.assert_close(A_hat @ y, (2 * p - 1) * y, **EXACT)  # the signal
+    torch.testing.assert_close(A_hat.square().sum(1), torch.ones(12, dtype=torch.float64) / d, **EXACT)  # variance
+    noise = A_hat @ random_numbers(12, 100_000)
+    torch.testing.assert_close(noise.std(1), torch.full((12,), d**-0.5, dtype=torch.float64), rtol=0.02, atol=0)
 
 
 def convolution_example():
