@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from common.experiment import RESULTS
@@ -21,7 +21,15 @@ ESCAPES = {character: rf"\{character}" for character in "#$%&_{}"} | {
 
 def values(results: Results) -> dict[str, str]:
     """Return all measured numbers of the section."""
-    parts = (_tales(results), _written(results), _shakespeare(results), _poems(results), _speed(results))
+    parts = (
+        _tales(results),
+        _written(results),
+        _decoding(results),
+        _loops(results),
+        _shakespeare(results),
+        _poems(results),
+        _speed(results),
+    )
     return {f"text-{key}": text for part in parts for key, text in part.items()}
 
 
@@ -31,6 +39,7 @@ def tables(results: Results) -> dict[str, str]:
         "text_samples": _samples_table(results),
         "text_temperatures": _temperatures_table(results),
         "text_completions": _completions_table(results),
+        "text_decoding": _decoding_table(results),
         "text_poems": _poems_table(results),
     }
 
@@ -91,6 +100,65 @@ def _written(results: Results) -> dict[str, str]:
     found["sentences-capital"] = f"{sum(start[-1].isupper() for start in starts)} of {len(starts)}"
     found["quotes-alternate"] = f"{sum(map(quotes_alternate, quoted))} of {len(quoted)}"
     return found
+
+
+def _decoding(results: Results) -> dict[str, str]:
+    """How likely, varied and real texts are when characters are chosen in other ways; means over the runs."""
+    rows, short = results("part2_decoding"), results("part2_decoding_short")
+    keys = {f"{S} beams": f"beams-{S}" for S in (2, 5, 10)}
+    keys |= {"greedy": "greedy", "tau 1": "drawn", "top-k 5": "top-k", "top-p 0.9": "top-p", "the book": "book"}
+    ways = {key: rows_with(rows, way=way) for way, key in keys.items()}
+    beams = [ways[f"beams-{S}"] for S in (2, 5, 10)]
+    found = {}
+    for key in ("greedy", "beams-2", "beams-5", "beams-10", "drawn", "book"):
+        found[f"log-p-{key}"] = f"${fixed(_mean(ways[key], 'log_probability'), 2)}$"
+    for key in ("greedy", "drawn", "top-k", "top-p", "book"):
+        found[f"decoding-pairs-{key}"] = percent(_mean(ways[key], "distinct_pairs"), 1)
+    for key in ("drawn", "top-k", "top-p"):
+        found[f"decoding-words-{key}"] = percent(_mean(ways[key], "real_words"), 1)
+
+    pairs = [_mean(way, "distinct_pairs") for way in beams]
+    repeating = [row["repeating"] for way in (ways["greedy"], *beams) for row in way]
+    cold = rows_with(rows, way="tau 0.25")
+    others = [row for row in rows if row["way"] in ("tau 0.5", "tau 1", "tau 2", "top-k 5", "top-p 0.9", "the book")]
+    between = rows_with(results("part2_grimm_temperatures"), temperature=0.75)
+    found |= {
+        "beams-pairs": f"{fixed(100 * min(pairs), 1)} to {percent(max(pairs), 1)}",
+        "beams-words": percent(min(_mean(way, "real_words") for way in beams), 2),
+        "repeating-beams": percent(min(repeating)),
+        "repeating-cold": percent(_mean(cold, "repeating")),
+        "repeating-others": percent(max(row["repeating"] for row in others)),
+        "drawn-likelier": percent(_mean(ways["drawn"], "likelier_than_book")),
+        "words-0.75": percent(_mean(between, "real_words"), 1),
+        "pairs-0.75": percent(_mean(between, "distinct_pairs"), 1),
+    }
+
+    exact = {(row["length"], row["way"], row["seed"]): row["exact"] for row in short}
+    for length in (5, 10):
+        for way in ("greedy", "10 beams", "tau 1"):
+            found[f"exact-{length}-{keys[way]}"] = percent(mean(exact[length, way, seed] for seed in range(3)), 1)
+    ahead = [all(exact[L, "10 beams", seed] > exact[L, "greedy", seed] for L in (5, 10)) for seed in range(3)]
+    return {**found, "exact-runs": _of_three(sum(ahead))}
+
+
+def _loops(results: Results) -> dict[str, str]:
+    """Where the greedy texts begin to repeat themselves for ever."""
+    rows = results("part2_decoding_loops")
+    loops = [row for row in rows if row["period"]]
+    periods, starts = ([row[column] for row in loops] for column in ("period", "start"))
+    shown = [row["start"] + 2 * row["period"] for row in loops]  # so many characters show the loop twice
+    return {
+        "greedy-loops": f"{len(loops)} of {len(rows)}",
+        "greedy-loops-start": fixed(median(starts), 0),
+        "greedy-loops-last-start": f"{max(starts)}",
+        "greedy-loops-periods": f"{min(periods)} to {max(periods)}",
+        "greedy-loops-in-30": f"{sum(length <= 30 for length in shown)}",
+        "greedy-loops-in-200": f"{sum(length <= 200 for length in shown)}",
+    }
+
+
+def _mean(rows: Rows, column: str) -> float:
+    return mean(row[column] for row in rows)
 
 
 def loop(text: str) -> str | None:
@@ -237,6 +305,16 @@ def _completions_table(results: Results, width: int = 92) -> str:
             text = _cut(prompt + row["completion"], width)
             rows.append([f"{tau:g}", rf"\underline{{{_escape(prompt)}}}{_escape(text[len(prompt) :])}"])
     return tabular([r"$\tau$", r"\normalfont text, from the underlined prompt on"], rows, r"@{}r>{\ttfamily}l@{}")
+
+
+def _decoding_table(results: Results, width: int = 77) -> str:
+    """What each way of choosing makes of one beginning, and the log-probability per character of the whole text."""
+    rows = []
+    for row in results("part2_decoding_texts"):
+        way = re.sub(r"^tau (.*)", r"$\\tau=\1$", row["way"]).replace("top-k", "top-$k$").replace("top-p", "top-$p$")
+        rows.append([way, f"${fixed(row['log_probability'], 2)}$", _escape(_cut(row["text"], width))])
+    header = ["way", r"$\frac1L\ln\Pr(y)$", r"\normalfont text"]
+    return tabular(header, rows, r"@{}lr>{\ttfamily}l@{}")
 
 
 def _poems_table(results: Results) -> str:
