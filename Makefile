@@ -32,11 +32,18 @@ experiments: .venv/molecules  ## every run behind report/results/, resumable
 	$(PY) -m part1.experiments.gradient_flow --jobs $(JOBS)
 	$(PY) -m part1.experiments.long_memory --jobs $(JOBS)
 	$(PY) -m part1.experiments.optimizers --jobs $(JOBS)
+	$(PY) -m part1.experiments.grads_over_time --jobs $(JOBS)
+	$(PY) -m part1.experiments.variants --jobs $(JOBS)
+	$(PY) -m part1.experiments.time_gate
 	$(PY) -m part2.experiments.grimm --jobs $(JOBS)
+	$(PY) -m part2.experiments.decoding --jobs $(JOBS)
 	$(PY) -m part2.experiments.shakespeare
 	$(PY) -m part2.experiments.poems --jobs $(JOBS)
 	$(PY) -m part3.experiments.receptive_field
 	$(PY) -m part3.experiments.citation --jobs $(JOBS)
+	$(PY) -m part3.experiments.depth --jobs $(JOBS)
+	$(PY) -m part3.experiments.bots
+	$(PY) -m part3.experiments.convolution_attention --jobs $(JOBS)
 	$(PY) -m part3.experiments.qm9 --jobs $(JOBS)
 	$(PY) -m part4.experiments.numpy_network --jobs $(JOBS)
 	$(PY) -m part4.experiments.robustness --jobs $(JOBS)
@@ -46,11 +53,18 @@ figures: .venv/core           ## report/figures/ from report/results/
 	$(PY) -m part1.experiments.gradient_flow --draw_only
 	$(PY) -m part1.experiments.long_memory --draw_only
 	$(PY) -m part1.experiments.optimizers --draw_only
+	$(PY) -m part1.experiments.grads_over_time --draw_only
+	$(PY) -m part1.experiments.variants --draw_only
+	$(PY) -m part1.experiments.time_gate --draw_only
 	$(PY) -m part2.experiments.grimm --draw_only
+	$(PY) -m part2.experiments.decoding --draw_only
 	$(PY) -m part2.experiments.shakespeare --draw_only
 	$(PY) -m part2.experiments.poems --draw_only
 	$(PY) -m part3.experiments.receptive_field --draw_only
 	$(PY) -m part3.experiments.citation --draw_only
+	$(PY) -m part3.experiments.depth --draw_only
+	$(PY) -m part3.experiments.bots --draw_only
+	$(PY) -m part3.experiments.convolution_attention --draw_only
 	$(PY) -m part3.experiments.qm9 --draw_only
 	$(PY) -m part4.experiments.numpy_network --draw_only
 	$(PY) -m part4.experiments.robustness --draw_only

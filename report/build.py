@@ -25,7 +25,12 @@ from report.pages.format import from_tex
 REPORT = Path(__file__).resolve().parent
 HEADER = "% Written by report/build.py from {}: change it there.\n"
 PLACEHOLDER = re.compile(r"\{([a-z][\w.]*-[\w.-]+)\}")
-PAGES = {"readme": "../README.md", "results": "../docs/results.md", "speed": "../docs/speed.md"}
+PAGES = {
+    "readme": "../README.md",
+    "questions": "../docs/questions.md",
+    "results": "../docs/results.md",
+    "speed": "../docs/speed.md",
+}
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ NO_MEASUREMENT = (
     r"\{[\w.-]+\}",
     r"(?<=\|)[^|\n]*(?:our aim|nanoGPT|chemical accuracy|\(Kipf|\(Veli|reports on)[^|\n]*(?=\|)",  # others' numbers
     r"Python \d\.\d+|\(\d\.\d or newer\)",  # versions
-    r"(?:LMU|PRML|UvA (?:spring |November )?\d{4}|^\||and|to|as|,|;) \d\.\d[a-d]?\b",  # questions
+    r"(?:LMU|PRML|UvA (?:spring |November )?\d{4}|^\||and|to|as|questions|,|;|:) \d\.\d[a-d]?\b",  # questions
     r"1,0\d\d (?:digits|units)|after 400 steps|text of 2 GB",  # settings
 )
 MEASUREMENT = re.compile(r"\d[.,]\d|\d ?%|\d (?:ns|ms|s|seconds|min|minutes|hours|kB|MB|GB|nats|meV|steps|times)\b|±")

@@ -17,19 +17,28 @@ TRAININGS = (
 )
 LEFT_OUT = {"help", "print_every", "data_dir", "run_dir", "resume", "device"}  # these change no result
 CONSTANTS = {
-    "part1/train.py": "NUM_VALIDATION NUM_TEST CONVERGED_ACCURACY CONVERGED_TIMES",
+    "part1/train.py": "NUM_VALIDATION NUM_TEST CONVERGED_ACCURACY CONVERGED_TIMES UVA_2020",
     "part1/experiments/accuracy_by_length.py": "SETTINGS LENGTHS FALLING NUM_SEEDS NUM_SEEDS_FALLING LONG PATIENCE",
     "part1/experiments/gradient_flow.py": "LENGTHS SEEDS NUM_PALINDROMES",
     "part1/experiments/optimizers.py": "SETTINGS LEARNING_RATES SEEDS CURVATURE START PATH_STEPS PATH_LEARNING_RATES",
+    "part1/experiments/grads_over_time.py": "SEEDS NUM_PALINDROMES",
+    "part1/experiments/variants.py": "COMMON GROUPS_B_C GROUPS_A_D_E LONGER LENGTHS SEEDS",
+    "part1/experiments/time_gate.py": "T P NUM_HIDDEN BATCH_SIZE NUM_TEST LEARNING_RATE CLOCK_RATE MAX_NORM "
+    "TRAIN_STEPS LSTM_STEPS R_ON SMALLEST_TAU SMALLEST_R_ON SEEDS",
     "part2/dataset.py": "HELD_OUT",
     "part2/train.py": "POEM_DEFAULTS POEM_EPOCHS",
     "part2/experiments/grimm.py": "DEFAULT UVA_2021 SEEDS TEMPERATURES NUM_TEXTS TEXT_LENGTH",
+    "part2/experiments/decoding.py": "PROMPT_LENGTH NUM_TEXTS TEXT_LENGTH NUM_SHORT SHORT_LENGTHS LOOP_LENGTH",
     "part2/experiments/shakespeare.py": "SETTINGS SMALL LARGE",
     "part2/experiments/poems.py": "NUM_POEMS SEEDS SETTINGS LEARNING_RATES",
     "part3/train.py": "GCN_DEFAULTS GAT_DEFAULTS",
     "part3/citation.py": "TRAINING_NODES_A_CLASS NUM_VALIDATION NUM_TEST",
     "part3/experiments/citation.py": "NUM_RUNS",
     "part3/experiments/receptive_field.py": "LAYERS NUM_SEEDS NUM_HIDDEN",
+    "part3/experiments/depth.py": "LAYERS SEEDS NUM_HIDDEN",
+    "part3/experiments/bots.py": "PEOPLE BOTS NUM_FEATURES NUM_HIDDEN EPOCHS NUM_SEEDS FRIENDS SAME_OPINION BEFRIENDED "
+    "OPINION LOUD GIVEN_AWAY KNOWN_PEOPLE KNOWN_BOTS",
+    "part3/experiments/convolution_attention.py": "NUM_RUNS EPOCHS",
     "part3/experiments/qm9.py": "MODELS DEEP EPOCHS NUM_FEW SEEDS_FEW SEEDS_ALL",
     "part4/train.py": "MOMENTUM WEIGHT_DECAY EPOCHS MILESTONES DECAY",
     "part4/numpy_network.py": "FILTER PADDING WINDOW",

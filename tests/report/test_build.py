@@ -11,15 +11,22 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import CommandError
+from common.experiment import read_results
 from report import build
+from report.questions import ANSWERS, EDITIONS
+from report.values import front
 from report.values.format import fixed, mean_std, percent, scientific, tabular, thousands
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "report"
 QUESTIONS = {
-    "lmu": "1.1 1.2 1.3 1.4 1.5 1.6",
-    "uva19": "1.1 1.2 1.3 1.4 1.5 1.6 2.1a 2.1b 2.1c 2.2 3.1a 3.1b 3.2 3.3a 3.3b",
+    "uva18": "1.1 1.2 1.3 1.4 1.5a 1.5b 1.6 2.1 2.2a 2.2b 2.3 3.1a 3.1b 3.1c",
+    "uva19": "1.1 1.2 1.3 1.4 1.5a 1.5b 1.6 2.1a 2.1b 2.1c 2.2 3.1a 3.1b 3.2 3.3a 3.3b",
+    "uva19n": "1.1 1.2 1.3 1.4 1.5a 1.5b 1.6 1.7 2.1a 2.1b 2.1c 2.2 2.3 3.1a 3.1b 3.2 3.3 3.4a 3.4b",
+    "uva20": "1.1a 1.1b 1.1c 1.2a 1.2b 1.3 1.4 2.1a 2.1b 2.1c 2.2 3.1a 3.1b 3.2 3.3 3.4 3.5",
     "uva21": "1.1 1.2a 1.2b 2.1a 2.1b 2.2a 2.2b 2.3 2.4a 2.4b 2.4c 3.1 3.2 3.3a 3.3b 3.4a 3.4b 3.5 3.6a 3.6b 3.6c 3.6d",
+    "uva25": "3.1a 3.1b 3.1c 3.2a 3.2b 3.3a 3.3b 3.4a 3.4b 3.4c 3.4d 3.4e",
+    "lmu": "1.1 1.2 1.3 1.4 1.5a 1.5b 1.6",
     "prml": "1.1 1.2 2.1 2.2 2.3",
 }
 STEMS = [f"{course}-{number}" for course, numbers in QUESTIONS.items() for number in numbers.split()]
@@ -142,14 +149,14 @@ def test_tables_used_and_tables_built_are_the_same():
 
 DISPLAYS = "equation|align|gather|multline|tabular|longtable|lstlisting|verbatim"
 BRACES = r"\{(?:[^{}]|\\[{}]|\{[^{}]*\})*\}"
-COURSE = r"(?:LMU|UvA 2019|UvA 2021|PRML|[Qq]uestions?|[Ss]ections?|handout),?"
+COURSE = r"(?:LMU|UvA(?: spring| November)?[~ ]\d{4}|PRML|[Qq]uestions?|[Ss]ections?|handout),?"
 NO_PROSE = [
     rf"\\begin\{{({DISPLAYS})(\*?)\}}.*?\\end\{{\1\2\}}",
     r"\\\[.*?\\\]|(?<!\\)\$.*?(?<!\\)\$",
     rf"\\(?:set|published|val|code|command|zh|\w*ref|label|alsoanswers|input|includegraphics|cite\w*)(?:\[[^\]]*\])*{BRACES}",
     rf"\\(?:question|tested){BRACES}{BRACES}",
     rf"{COURSE}[~ ]\d\.\d[a-d]?(?:(?:,? and |, | to |--)\d\.\d[a-d]?)*",  # names of questions
-    r"\b(?:2019|2021|2024)\b",  # the years of the courses
+    r"\b(?:2018|2019|2020|2021|2024|2025)\b",  # the years of the courses
     r"[\d.]+(?:pt|em|ex|in|cm|mm)\b|[\d.]+\\(?:text|line|column)width",
 ]
 SUSPECT = re.compile(r"(?<![\w.])(?<![A-Za-z]-)\d+(?:(?:[.,]|\{,\})\d+|\d{2,}|(?:\\,|~| )*(?:\\%|per cent))")
@@ -185,6 +192,7 @@ def test_a_typed_number_is_found(text):
         r"$0.5$ of \set{0.001} and \published{81.5}~\citep[table 2]{kipf2017}",
         r"\begin{align*} x &= 0.25 \end{align*} on CIFAR-10, ResNet-18 and DenseNet-121, 12 times",
         r"UvA 2021 3.3a, 3.3b and question 2.1, of 2019",
+        r"UvA spring 2018 2.2a and UvA November~2019 3.4a, of 2020 and 2025",
         r"\begin{minipage}{0.48\textwidth} \command{python part1/train.py --lr 0.001}",
     ],
 )
@@ -198,35 +206,55 @@ def test_other_numbers_are_allowed(text):
 HEADINGS = [
     arguments("alsoanswers", part) + re.findall(r"^\{[^}]*\}\{([^}]*)\}", part) for part in ALL.split(r"\question")[1:]
 ]
-ROWS = [
-    row.split("&") for row in TEXTS["main.tex"].split(r"\endfoot")[1].split(r"\end{longtable}")[0].split(r"\\")[:-1]
-]
+LABELS = [label for heading in HEADINGS for label in heading]
+ROWS = [answer for answers in ANSWERS.values() for answer in answers]
 
 
-def test_every_question_is_answered_in_one_place():
-    labels = [stem for heading in HEADINGS for stem in heading]
-    assert {stem: labels.count(stem) for stem in STEMS if labels.count(stem) != 1} == {}
+def questions_of(row):
+    return [f"{edition}-{number}" for edition, numbers in row.numbers.items() for number in numbers.split(", ")]
 
 
-def numbers_of(row):
-    return [
-        f"{course}-{number.strip()}"
-        for course, cell in zip(QUESTIONS, row)
-        for number in cell.split(",")
-        if number.strip()
-    ]
+def test_every_question_of_every_edition_has_one_row():
+    assert sorted(question for row in ROWS for question in questions_of(row)) == sorted(STEMS)
+    assert {*QUESTIONS} == {*EDITIONS}
 
 
-def test_the_front_table_names_every_question_once():
-    assert sorted(stem for row in ROWS for stem in numbers_of(row)) == sorted(STEMS)
+def test_labels_are_names_of_questions():
+    """Of a whole question, too, where it has parts: lmu-1.5."""
+    assert [label for label in LABELS if LABELS.count(label) > 1] == []
+    assert [label for label in LABELS if not {label, f"{label}a"} & {*STEMS}] == []
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(numbers_of(row)))
-def test_a_row_of_the_front_table_leads_to_its_answer(row):
-    page = arguments("pageref", row[5])[0].removeprefix("q:")
-    assert [sorted({*heading} & {*STEMS}) for heading in HEADINGS if page in heading] == [sorted(numbers_of(row))]
-    files = [*arguments("code", row[6]), *(f"tests/{name}" for name in arguments("code", row[7]))]
-    assert len(files) > 1 and [name for name in files if not (ROOT / name).is_file()] == []
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
+def test_a_row_leads_to_its_answer(row):
+    """If a question has a label, it stands where the row leads."""
+    (heading,) = [heading for heading in HEADINGS if row.label in heading]
+    assert row.label in questions_of(row) or f"{row.label}a" in questions_of(row)
+    assert [question for question in questions_of(row) if question in LABELS and question not in heading] == []
+
+
+def test_no_answer_has_two_rows():
+    assert len({row.label for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.label)
+def test_a_row_names_files_that_exist(row):
+    files = [*row.code, *row.tests]
+    assert len({*files}) == len(files) and all((ROOT / file).is_file() for file in files)
+    assert all(file.startswith("tests/") for file in row.tests)
+    scripts = [word for word in row.command.split() if word.endswith(".py")]
+    scripts += [f"{module.replace('.', '/')}.py" for module in re.findall(r"-m (part[\w.]+)", row.command)]
+    assert all((ROOT / script).is_file() for script in scripts)
+    assert len(scripts) == bool(row.code) == bool(row.tests)  # words only have none of them
+    for words in re.findall(r"-k \"?([\w ]+)", row.command):
+        names = re.findall(r"^def (test_\w+)", (ROOT / scripts[0]).read_text(encoding="utf-8"), re.MULTILINE)
+        assert all(any(word in name for name in names) for word in words.split(" or "))
+
+
+def test_the_front_table_has_the_page_and_the_code_of_every_row():
+    table = front.tables(read_results)["questions"]
+    assert arguments("code", table) == [file for row in ROWS for file in row.code]
+    assert arguments("pageref", table) == [f"q:{row.label}" for row in ROWS]
 
 
 # Tests, figures, references, sources
