@@ -99,7 +99,7 @@ typedef uint32_t item;
 typedef item items __attribute__((vector_size(VECTOR)));
 INLINE vector add_product(vector sum, item x, items w) {
   const items xs = (items){0} + x;
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && VECTOR == 64
   return (vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)xs, (__m512bh)w);
 #else
   return sum + (vector)(xs << 16) * (vector)(w << 16) + (vector)(xs & 0xffff0000) * (vector)(w & 0xffff0000);

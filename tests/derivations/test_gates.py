@@ -16,6 +16,7 @@ from part1.gru import GRU
 from part1.lstm import LSTM
 from part1.peep_lstm import peepLSTM
 from recurrence.gru import gru_sequence
+from recurrence.peephole import peephole_sequence
 from tests.derivations.numerics import assert_equal, numbers
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -141,6 +142,19 @@ def test_the_printed_peephole_lstm_s_cells_are_never_negative():
     assert lstm.states(20 * numbers(B, T, d))[1].min() < 0
 
 
+def test_the_slowest_of_an_untrained_lstm_s_forget_gates():
+    """Digits as numbers spread the gates: 0.73 on average, as the bias alone sets them, and above 0.8 in one unit."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        model = LSTM(100, 1, 128, 10, 1, generator=generator)
+        digits = draw_palindromes(32, 100, generator)[:, :-1].double()
+        h = torch.cat((torch.zeros(1, 32, 128), model.states(digits)[0][:-1]))
+        W_fx, W_fh, b_f = (parameter.chunk(4)[2] for parameter in (model.W_x, model.W_h, model.b))
+        f = torch.sigmoid(digits.T[:, :, None] * W_fx.T + h @ W_fh.T + b_f)  # (T, B, n)
+        of_units = f.log().mean(dim=(0, 1)).exp()
+        assert of_units.mean().item() == pytest.approx(0.73, abs=0.01) and 0.8 < of_units.max() < 0.86
+
+
 @pytest.mark.parametrize("Model", [LSTM, biLSTM])
 def test_reading_backwards_the_first_digit_is_the_last_one_read(Model):
     """Of an untrained network's gradient at its input, the share of a palindrome's first digit among 99."""
@@ -153,12 +167,34 @@ def test_reading_backwards_the_first_digit_is_the_last_one_read(Model):
     assert share > 0.3 if Model is biLSTM else share < 1e-6
 
 
+def test_torch_s_bidirectional_lstm_is_ours_but_its_last_step_is_not_what_we_read():
+    model, x = biLSTM(T, d, n, 3, B), numbers(B, T, d)
+    library, output = model.to_torch()
+    forwards, backwards = library(x.transpose(0, 1))[0].split(n, dim=2)
+    assert_equal(output(torch.cat((forwards[-1], backwards[0]), dim=1)), model(x))
+    assert (output(torch.cat((forwards[-1], backwards[-1]), dim=1)) - model(x)).abs().max() > 0.01
+    one_symbol = library(x.transpose(0, 1)[-1:])[0].split(n, dim=2)[1]
+    assert_equal(backwards[-1], one_symbol[0])
+
+
+def test_of_the_printed_peephole_lstm_s_output_gates_only_the_last_one_counts():
+    """No step reads h, and the output sees the last h only."""
+    model = peepLSTM(T, d, n, 3, B)
+    z = F.linear(numbers(B, T, d).transpose(0, 1), model.W_x, model.b).detach().requires_grad_()
+    states = peephole_sequence(z, None, torch.eye(4 * n), model.W_c.detach(), torch.zeros(4 * n))[0]
+    model.output(states[-1]).square().sum().backward()
+    of_o = z.grad[..., 3 * n :]
+    assert not of_o[:-1].any() and of_o[-1].all()
+
+
 def test_parameter_counts_of_the_cells():
+    assert [4 * 256 * 258, 3 * 256 * 257, 8 * 256 * 258, 4 * 256 * 2 + 3 * 256**2] == [264192, 197376, 528384, 198656]
     for inputs, units in ((1, 256), (10, 7)):
         counts = {
+            LSTM: 4 * (units * inputs + units**2 + units),
             GRU: 3 * (units * inputs + units**2),
-            peepLSTM: 4 * (units * inputs + units) + 3 * units**2,
             biLSTM: 8 * (units * inputs + units**2 + units),
+            peepLSTM: 4 * (units * inputs + units) + 3 * units**2,
         }
         for Model, count in counts.items():
             model = Model(6, inputs, units, 2, 1)
@@ -204,5 +240,6 @@ def test_the_last_bit_of_a_binary_palindrome_is_its_first():
 def test_lengths_and_bounds_that_the_2020_handout_gets_wrong():
     assert (10**4).bit_length() == 14  # not 4 T - 1 = 15, nor the 4 T = 16 symbols after padding
     assert 10 * math.exp(4) == pytest.approx(546, abs=0.5)  # where 10^4 is meant
+    assert f"{124:b}" == "1111100" and "".join(f"{digit:b}" for digit in (1, 2, 4)) == "110100"  # as printed, as drawn
     longest = max(len(f"{a:b}{b:b}{c:b}") for a, b, c in itertools.product(range(9), repeat=3))
     assert 2 * longest == 24 > 4 * 5 + 2  # T = 5: three eights do not fit
