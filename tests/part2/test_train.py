@@ -159,8 +159,8 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 def test_killed_at_every_write(tmp_path):
-    """Stateful, with dropout, bf16 and averaged weights. Writes of two calls each: config, metrics, five samples, result; three
-    checkpoints of three (metrics first), and best.pt before each; the second and third move the one before away."""
+    """Stateful, with dropout, an average and bf16. Writes of two calls each: config, metrics, five samples, result;
+    three checkpoints of three (metrics first), and best.pt before each; two of them move the one before away."""
     assert train(*CARRIED, "--run_dir", tmp_path / "whole").returncode == 0
     writes = train_under_fire("part2.train", "write", tmp_path, *CARRIED)
     assert writes == 2 * 2 + 5 * 2 + 3 * 3 + 3 * 2 + 2 + 2
