@@ -16,9 +16,12 @@ over all weights. So weights that training has moved much move more, and are dra
 A text is a tensor of character numbers, (N,); its first character is read but not scored.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from common.errors import InputError
 from part2.model import State, TextGenerationModel
@@ -48,7 +51,7 @@ def dynamic_losses(
         with torch.no_grad():
             for theta, theta_0, g, root in zip(model.parameters(), trained, gradients, R):
                 back = (decay * root / mean_R).clamp(max=1) * (theta_0 - theta)
-                theta += back - rate * g / (root + EPSILON * mean_R)
+                theta.add_(back - rate * g / (root + EPSILON * mean_R))
     return torch.cat(losses)
 
 
@@ -85,8 +88,9 @@ def _read(model: TextGenerationModel, x: Tensor, y: Tensor, state: State | None)
     return F.cross_entropy(logits[:, 0], y, reduction="none"), [(h.detach(), c.detach()) for h, c in state]
 
 
-def _pieces(text: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+def _pieces(text: Tensor, length: int) -> Iterable[tuple[Tensor, Tensor]]:
     """Return what is read and, one character later, what is scored, in pieces of up to `length` characters."""
     if len(text) < 2:
         raise InputError(f"the text has {len(text)} characters: one to read and one to predict are needed")
-    return list(zip(text[:-1].split(length), text[1:].split(length)))
+    pieces = list(zip(text[:-1].split(length), text[1:].split(length)))
+    return tqdm(pieces, unit="piece", disable=None, leave=False)

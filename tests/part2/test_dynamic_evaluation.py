@@ -1,4 +1,4 @@
-"""part2/dynamic_evaluation.py: every way to score a text against a plain loop, and learning by hand."""
+"""part2/dynamic_evaluation.py: every way to score a text against a plain loop, and learning by hand; the experiment."""
 
 import copy
 from argparse import Namespace
@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common import experiment
+from common.errors import CommandError
+from common.experiment import read_results
+from part2.dataset import HELD_OUT, Corpus
 from part2.dynamic_evaluation import EPSILON, cold_losses, dynamic_losses, mean_square_gradients, static_losses
-from part2.model import TextGenerationModel
+from part2.experiments import dynamic_evaluation, grimm
+from part2.model import TextGenerationModel, load_model
+from tests.harness import ROOT
 
 K = 5
 
@@ -134,3 +140,48 @@ def test_mean_squares_are_those_of_the_pieces():
 def test_a_text_of_one_character_is_refused():
     with pytest.raises(ValueError, match="the text has 1 characters: one to read and one to predict are needed"):
         static_losses(build(), characters(1))
+
+
+def test_a_short_sweep_stays_beside_its_runs(tmp_path, monkeypatch, tried, capsys):
+    """The setting is chosen on the last tenth of the training part, by the run that has not seen that."""
+    monkeypatch.setitem(grimm.DEFAULT, "txt_file", str(ROOT / "LICENSE"))
+    for module in (grimm, dynamic_evaluation):
+        monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(dynamic_evaluation, "RATES", (1e-4, 1e-3))
+    monkeypatch.setattr(experiment, "ROOT", tmp_path)
+    small = {"lstm_hidden_dim": 8, "embedding_size": 4, "batch_size": 4}
+
+    def run_jobs(jobs, executor):
+        for job in jobs:
+            arguments = [word for name, value in {**job.arguments, **small}.items() for word in (f"--{name}", value)]
+            assert tried("part2.train", *arguments, "--run_dir", job.run_dir).code == 0
+        return [{"steps": 20} for _ in jobs]
+
+    monkeypatch.setattr(experiment, "run_jobs", run_jobs)
+    words = ["--texts", "tales", "--train_steps", "20"]
+    monkeypatch.setattr("sys.argv", [dynamic_evaluation.__file__, *words])
+    dynamic_evaluation.main()
+    folder = tmp_path / "runs" / "part2" / "dynamic_evaluation"
+    choice, rows = (read_results(f"part2_dynamic_evaluation{name}", folder) for name in ("_choice", ""))
+    assert [(row["rate"], row["piece"]) for row in choice] == [
+        (0, 100), (1e-4, 20), (1e-4, 100), (1e-3, 20), (1e-3, 100)
+    ]  # fmt: skip
+    best = min(choice, key=lambda row: row["validation_loss"])
+    assert [row["evaluation"] for row in rows] == ["static", "cold windows of 256", "dynamic"]
+    assert (rows[2]["rate"], rows[2]["piece"]) == (best["rate"], best["piece"])
+    whole, part = Corpus(ROOT / "LICENSE", HELD_OUT), Corpus(tmp_path / "runs" / "tales.txt", HELD_OUT)
+    assert part.size == whole.num_train
+    for name, corpus, loss in (
+        ("grimm_study_seed0", whole, rows[0]["held_out_loss"]),
+        ("tales", part, choice[0]["validation_loss"]),
+    ):
+        model, checkpoint = load_model(tmp_path / "runs" / f"{name}_train_steps_20")
+        assert checkpoint["text_checksum"] == corpus.checksum
+        tail = torch.from_numpy(corpus.tail.astype("int64"))
+        assert static_losses(model, tail).mean().item() == pytest.approx(loss, abs=1e-5)
+    assert "tales, dynamic (rate 0.0" in capsys.readouterr().out
+
+
+def test_impossible_sweeps_are_refused():
+    with pytest.raises(CommandError, match="argument --texts: invalid choice: 'tang'"):
+        dynamic_evaluation.build_parser().parse_args(["--texts", "tang"])
