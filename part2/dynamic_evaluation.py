@@ -10,8 +10,9 @@ goes to
 
     theta - rate g / (R + epsilon) + min(decay R / mean(R), 1) (theta_0 - theta)
 
-where theta_0 is the trained weight, R the root of its mean square gradient over the training text, and mean(R) that
-over all weights. So weights that training has moved much move more, and are drawn back faster.
+where theta_0 is the trained weight, R the root of its mean square gradient over the training text, mean(R) the mean
+over all weights and epsilon a share of it. So a weight moves by about the rate, whatever the size of its gradients, and
+where those are large it is drawn back faster.
 
 A text is a tensor of character numbers, (N,); its first character is read but not scored.
 """
@@ -43,15 +44,16 @@ def dynamic_losses(
     trained = [parameter.detach().clone() for parameter in model.parameters()]
     R = [square.sqrt() for square in mean_squares]
     mean_R = torch.cat([root.flatten() for root in R]).mean()
+    rates = [rate / (root + EPSILON * mean_R) for root in R]
+    decays = [(decay * root / mean_R).clamp(max=1) for root in R]
     losses, state = [], None
     for x, y in _pieces(text, piece):
         scored, state = _read(model, x, y, state)
         losses.append(scored.detach())
         gradients = torch.autograd.grad(scored.mean(), list(model.parameters()))
         with torch.no_grad():
-            for theta, theta_0, g, root in zip(model.parameters(), trained, gradients, R):
-                back = (decay * root / mean_R).clamp(max=1) * (theta_0 - theta)
-                theta.add_(back - rate * g / (root + EPSILON * mean_R))
+            for theta, theta_0, g, eta, back in zip(model.parameters(), trained, gradients, rates, decays):
+                theta.add_(back * (theta_0 - theta) - eta * g)
     return torch.cat(losses)
 
 
