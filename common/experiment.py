@@ -31,7 +31,8 @@ class ExperimentParser(ArgumentParser):
     """A parser for experiments: a sweep of runs, of which the arguments can ask for a part, or for another sweep.
 
     The whole sweep, with every sweep argument at its default, is the one behind the report: it starts from a clean
-    working tree only. Any other sweep leaves its results with its runs.
+    working tree only. Any other sweep leaves its results with its runs, unless `let_parts_add` was called and --add
+    given: such a part adds its rows to the report's.
 
     Args:
         doc: the script's docstring.
@@ -41,6 +42,7 @@ class ExperimentParser(ArgumentParser):
     `parse_args` returns, beside the arguments:
         whole: whether this is the whole sweep.
         committed: whether the committed results are to be drawn, and nothing else: the whole sweep with --draw_only.
+        add: whether the rows of this part go beside those that are committed.
         settings: the settings that are not at their defaults.
         results, figures: the folders where tables and figures go.
         executor: where the runs are done.
@@ -90,6 +92,11 @@ class ExperimentParser(ArgumentParser):
         """Add any other argument without whose default the sweep is another one."""
         self.others.append(self.add_argument(*names, **options))
 
+    def let_parts_add(self) -> None:
+        """Add --add, for a sweep that takes so long that its runs come from several machines or days."""
+        help = "do those of the chosen runs that the committed results lack, and add them there"
+        self.add_argument("--add", action="store_true", help=help)
+
     def parse_args(self, *words: Any, **options: Any) -> Any:
         args = super().parse_args(*words, **options)
         for name, (action, default) in self.selections.items():
@@ -98,12 +105,19 @@ class ExperimentParser(ArgumentParser):
             setattr(args, name, default if values is None else tuple(sorted(set(values), key=key)))
         args.settings = _changed(self.settings, args)
         whole_selection = all(getattr(args, name) == default for name, (_, default) in self.selections.items())
-        args.whole = whole_selection and not args.settings and not _changed(self.others, args)
+        other = args.settings or _changed(self.others, args)
+        args.whole = whole_selection and not other
         args.committed = args.whole and args.draw_only
-        args.results, args.figures = (RESULTS, FIGURES) if args.whole else (self.folder, self.folder)
+        args.add = getattr(args, "add", False)
+        if args.add and (other or args.draw_only):
+            self.error(
+                "argument --add: only runs with the sweep's own settings can be added, and none with --draw_only"
+            )
+        reported = args.whole or args.add
+        args.results, args.figures = (RESULTS, FIGURES) if reported else (self.folder, self.folder)
         if self.jobs:
             args.executor = self._executor(args)
-        if args.whole and not args.draw_only:
+        if reported and not args.draw_only:
             require_clean_tree(args)
         return args
 

@@ -101,6 +101,7 @@ BUILT = (
     "report/sources.tex",
     "report/main.pdf",
     "README.md",
+    "docs/questions.md",
     "docs/results.md",
     "docs/speed.md",
     "benchmarks/scaling.md",

@@ -10,11 +10,13 @@ T is the data set's length. Two families of runs:
 * longer: one setting for all, made to go further, at lengths that grow until a model no longer learns: one-hot digits
   or embeddings of size 10, 128 hidden units, Adam at 0.001, tighter clipping. Also on palindromes.
 
-It can be interrupted at any time: finished runs are kept, the others resumed. The result is
+It can be interrupted at any time: finished runs are kept, the others resumed. Two cores take
+about six hours; with --add a part of the runs goes into the results, beside those that are there. The result is
 report/results/part1_variants.csv, one row for each run, and the figures part1_variants.pdf and
 part1_variants_longer.pdf; those of a part are with its runs, in runs/part1/variants/.
 """
 
+import json
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean, stdev
@@ -66,6 +68,7 @@ LENGTHS = {
 }
 SEEDS = (0, 1, 2)
 CURVE = ("family", "dataset", "model")  # the columns that name one
+RUN = (*CURVE, "T", "seed")
 COLUMNS = (
     "test_accuracy",
     "largest_class",
@@ -82,7 +85,8 @@ def main() -> None:
         rows = read_results(NAME)
     else:
         rows = sweep(args)
-        write_results(NAME, rows, args.results, seeds=args.seeds, training_seconds=sum(row["seconds"] for row in rows))
+        seeds, seconds = sorted({row["seed"] for row in rows}), sum(row["seconds"] for row in rows)
+        write_results(NAME, rows, args.results, seeds=seeds, training_seconds=seconds)
     for key, lengths in by_curve(rows, CURVE).items():
         print(", ".join(key), end=": ")
         print(", ".join(f"T = {T} {spread(accuracies)}" for T, accuracies in lengths.items()))
@@ -92,13 +96,16 @@ def main() -> None:
 
 
 def sweep(args: Namespace) -> list[dict[str, Any]]:
-    """Run what is not finished yet, and return one row for each run."""
-    plan = {run: training_job(*run) for run in chosen_plan(args)}
-    finished = sorted(run_sweep(plan, args).items(), key=lambda run: (run[0][:2], MODELS.index(run[0][2]), run[0][3:]))
-    return [
-        {**dict(zip((*CURVE, "T", "seed"), run)), **{name: result[name] for name in COLUMNS}}
-        for run, (_, result) in finished
-    ]
+    """Run what is not finished yet, and return one row for each run; with --add also the rows that are committed."""
+    rows = read_results(NAME) if args.add and (args.results / f"{NAME}.csv").exists() else []
+    there = {tuple(row[name] for name in RUN) for row in rows}
+    plan = {run: training_job(*run) for run in chosen_plan(args) if run not in there}
+    for run, (folder, result) in (run_sweep(plan, args) if plan else {}).items():
+        commit = json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"]
+        rows.append({**dict(zip(RUN, run)), **{name: result[name] for name in COLUMNS}, "commit": commit})
+    return sorted(
+        rows, key=lambda row: (row["family"], row["dataset"], MODELS.index(row["model"]), row["T"], row["seed"])
+    )
 
 
 def chosen_plan(args: Namespace) -> list[tuple[str, str, str, int, int]]:
@@ -165,6 +172,7 @@ def build_parser() -> ExperimentParser:
     parser.add_selection("--lengths", None, lengths, type=positive_int)
     parser.add_selection("--seeds", SEEDS, "seeds", type=non_negative_int)
     parser.add_setting("--train_steps", type=positive_int, help="largest number of steps (default: the settings')")
+    parser.let_parts_add()
     return parser
 
 

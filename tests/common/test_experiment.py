@@ -73,6 +73,29 @@ def test_only_the_whole_sweep_is_drawn_from_the_committed_results():
     assert parse("--draw_only").committed and not parse("--draw_only", "--models", "a").committed
 
 
+def test_a_part_may_add_to_the_committed_results(clean_tree):
+    parser = ExperimentParser("Doc.", "part/sweep")
+    parser.add_selection("--models", ("a", "b"), "which", choices=("a", "b"))
+    parser.add_setting("--epochs", type=int, default=10, help="passes")
+    assert not parser.parse_args(["--models", "a"]).add
+    parser.let_parts_add()
+    args = parser.parse_args(["--models", "a", "--add"])
+    assert args.add and not args.whole and not args.committed
+    assert (args.results, args.figures) == (experiment.RESULTS, experiment.FIGURES)
+    for words in (["--epochs", "9"], ["--draw_only"]):
+        with pytest.raises(CommandError, match="argument --add: only runs with the sweep's own settings can be added"):
+            parser.parse_args([*words, "--add"])
+
+
+def test_what_adds_to_the_committed_results_starts_from_a_clean_tree(monkeypatch):
+    monkeypatch.setattr(experiment, "working_tree", lambda: ("1234", ["part1/train.py"]))
+    parser = ExperimentParser("Doc.", "part/sweep")
+    parser.add_selection("--models", ("a", "b"), "which", choices=("a", "b"))
+    parser.let_parts_add()
+    with pytest.raises(CommandError, match=r"^part1/train\.py is not as committed"):
+        parser.parse_args(["--models", "a", "--add"])
+
+
 def test_the_whole_sweep_does_not_start_in_a_changed_tree(monkeypatch):
     monkeypatch.setattr(experiment, "working_tree", lambda: ("1234", ["part1/train.py", "part2/train.py"]))
     with pytest.raises(CommandError, match=r"^part1/train\.py is not as committed.*add --allow_dirty$"):

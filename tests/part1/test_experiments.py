@@ -179,6 +179,25 @@ def test_variants_train_on_every_data_set(sweep, tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+def test_variants_of_several_days_come_into_one_table(sweep, tmp_path, monkeypatch):
+    """--add does the runs that the committed table lacks, and keeps its other rows."""
+    monkeypatch.setattr(train, "NUM_VALIDATION", 20)
+    monkeypatch.setattr(train, "NUM_TEST", 100)
+    monkeypatch.setattr(experiment, "working_tree", lambda: ("1234", []))
+    monkeypatch.setattr(experiment, "RESULTS", tmp_path)
+    monkeypatch.setattr(experiment, "FIGURES", tmp_path)
+    settings = variants.SETTINGS["handout", "bss"]
+    monkeypatch.setitem(variants.SETTINGS, ("handout", "bss"), {**settings, "train_steps": 1})
+    words = "--add --families handout --datasets bss --lengths 4 --models"
+    sweep(variants, f"{words} peepLSTM --seeds 1")
+    printed = sweep(variants, f"{words} GRU peepLSTM --seeds 1")
+    rows = read_results("part1_variants", tmp_path)
+    assert [(row["model"], row["seed"]) for row in rows] == [("GRU", 1), ("peepLSTM", 1)]
+    assert "handout, bss, GRU: T = 4 0." in printed and "peepLSTM: T = 4 0." in printed
+    monkeypatch.setattr(variants, "run_sweep", lambda plan, args: pytest.fail("there is nothing to run"))
+    assert printed.endswith(sweep(variants, f"{words} GRU --seeds 1"))
+
+
 def test_draw_only_draws_what_there_is_of_a_sweep(sweep, tmp_path):
     words = "--models RNN --families tuned --train_steps 2 --lengths 5"
     sweep(accuracy_by_length, words + " --seeds 0")
