@@ -60,14 +60,13 @@ class PoemCorpus:
             raise InputError(
                 f"{source} holds {self.size} poems: at least two are needed, one to train on and one held out"
             )
-        poems = [poems[index] for index in np.random.default_rng(seed).permutation(self.size)]
-        num_held_out = -(-self.size // 10)
-        counts = Counter("".join(poems[num_held_out:]))
+        train, held_out = split_poems(poems, seed)
+        counts = Counter("".join(train))
         frequent = [character for character, _ in counts.most_common(max(max_vocabulary - 2, 0))]
         self.vocabulary = "".join(sorted([END, RARE, *frequent]))
         self._number = {character: number for number, character in enumerate(self.vocabulary)}
-        self.held_out = self._encode(poems[:num_held_out], max_length)
-        self.train = self._encode(poems[num_held_out:], max_length)
+        self.held_out = self._encode(held_out, max_length)
+        self.train = self._encode(train, max_length)
         self.checksum = zlib.crc32(self.train.data, zlib.crc32(self.held_out.data))
 
     def _encode(self, poems: list[str], max_length: int) -> np.ndarray:
@@ -97,6 +96,13 @@ def held_out_poems(corpus: PoemCorpus, batch_size: int) -> Iterator[Batch]:
     """Yield the held-out poems, in batches."""
     for start in range(0, len(corpus.held_out), batch_size):
         yield _as_batch(corpus.held_out[start : start + batch_size])
+
+
+def split_poems(poems: list[str], seed: int) -> tuple[list[str], list[str]]:
+    """Return the poems to train on and the tenth that is held out, both in an order drawn from the seed."""
+    poems = [poems[index] for index in np.random.default_rng(seed).permutation(len(poems))]
+    num_held_out = -(-len(poems) // 10)
+    return poems[num_held_out:], poems[:num_held_out]
 
 
 def read_poems(source: str, data_dir: str | None = None) -> list[str]:

@@ -5,10 +5,10 @@
 
 Every `eval_every` steps the model reads the held-out text (the book's last tenth, a tenth of the poems), and the
 weights with the lowest loss there are kept in best.pt. The training loss is that of one batch; it can lie above the
-held-out loss, since dropout is on in training and off in evaluation. Every `sample_every` steps, and at the end, the
-model writes five texts greedily, each time from the same five first characters. `part2/generate.py` writes with a
-trained model. Under torchrun several processes train together and take the same steps as one
-(`common/distributed.py`):
+held-out loss, since dropout is on in training and off in evaluation. With `--average_weights D` an exponential moving
+average of the weights is evaluated and kept in their place. Every `sample_every` steps, and at the end, the model
+writes five texts greedily, each time from the same five first characters. `part2/generate.py` writes with a trained
+model. Under torchrun several processes train together and take the same steps as one (`common/distributed.py`):
 
     torchrun --standalone --nproc_per_node 2 part2/train.py --txt_file assets/grimm.txt
 """
@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.command import (
     ArgumentParser,
@@ -163,13 +164,9 @@ def train(args: Namespace) -> None:
     # Data
     device = get_device(args.device)
     with rank_zero_first():
-        if args.poems:
-            source = poems(args.poems, args.seq_length, args.max_vocabulary, args.batch_size, args.data_dir, args.seed)
-        else:
-            source = book(args.txt_file, args.encoding, args.seq_length, args.batch_size, args.stateful, args.seed)
-    batches = source.batches
-    train_steps = args.num_epochs * batches.steps_per_epoch if args.num_epochs else args.train_steps
-    interval = batches.steps_per_epoch if args.poems else default_interval(train_steps, EVAL_EVERY)
+        source = poems(args) if args.poems else book(args)
+    train_steps = args.num_epochs * source.batches.steps_per_epoch if args.num_epochs else args.train_steps
+    interval = source.batches.steps_per_epoch if args.poems else default_interval(train_steps, EVAL_EVERY)
     if args.schedule == "cosine":
         args.cosine_steps = args.cosine_steps or train_steps  # recorded: more steps later do not change the schedule
 
@@ -185,12 +182,15 @@ def train(args: Namespace) -> None:
     optimizer = OPTIMIZERS[args.optimizer](model.parameters(), lr=args.learning_rate)
     decay = (args.schedule, args.cosine_steps or train_steps, args.learning_rate_decay, args.learning_rate_step)
     scheduler = LambdaLR(optimizer, lambda step: schedule(step, *decay))
+    average = averaged(model, args.average_weights)
+    kept: Any = average.module if average else model  # whose weights are evaluated, and kept
 
     state, carried, generators = State(), CarriedState(device), GlobalGenerators(device)
     saved = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "carried": carried}
+    saved |= {"average": average} if average else {}
     with Training(run, train_steps, state, source.name, **saved, generators=generators) as training:
         while state.step < train_steps and not (args.patience and state.evaluations_since >= args.patience):
-            inputs, targets, fresh = batches.batch(state.step)  # (T, B) each: of several processes, this one's shard
+            inputs, targets, fresh = source.batches.batch(state.step)  # (T, B) each: of several processes, a shard
             inputs, targets = inputs.to(device), targets.to(device)
             num_targets = all_reduce((targets >= 0).sum())  # of the whole batch
             state.step += 1
@@ -205,6 +205,8 @@ def train(args: Namespace) -> None:
             gradient_norm = nn.utils.clip_grad_norm_(model.parameters(), max_norm=args.max_norm)  # before clipping
             training.check_finite(loss=loss.item(), gradient_norm=gradient_norm.item())
             optimizer.step()
+            if average:
+                average.update_parameters(model)
 
             # Evaluate
             evaluated = state.step % eval_every == 0 or state.step == train_steps
@@ -221,41 +223,40 @@ def train(args: Namespace) -> None:
                 }
                 training.show(loss=f"{values['loss']:.3f}", accuracy=f"{values['accuracy']:.3f}")
             if evaluated:
-                held_out = evaluate(model, source.held_out, device)
-                training.check_finite(held_out_loss=held_out["held_out_loss"])
-                training.show(held_out_perplexity=f"{held_out['held_out_perplexity']:.2f}")
-                values |= held_out
-                if state.is_lowest(held_out["held_out_loss"]):
-                    run.save_best(state.step, model=model.state_dict())
+                values |= evaluate(kept, source.held_out, device)
+                training.check_finite(held_out_loss=values["held_out_loss"])
+                training.show(held_out_perplexity=f"{values['held_out_perplexity']:.2f}")
+                if state.is_lowest(values["held_out_loss"]):
+                    run.save_best(state.step, model=kept.state_dict())
             if state.step % sample_every == 0:
-                write_samples(model, source, state, args.sample_length, training)
+                write_samples(kept, source, state, args.sample_length, training)
             scheduler.step()
             training.end_step(values, log=logged, checkpoint=evaluated, signal_number=signal_number)
 
         # Result
         if not (state.samples and state.samples[-1]["step"] == state.step):
-            write_samples(model, source, state, args.sample_length, training)
-        run.log_embedding(state.step, model.embedding.weight, list(map(readable, source.vocabulary)))
+            write_samples(kept, source, state, args.sample_length, training)
+        run.log_embedding(state.step, kept.embedding.weight, list(map(readable, source.vocabulary)))
         run.write_result(result_of(state, recurrence))
         run.draw_curves("held_out", noise="dropout" if args.dropout_keep_prob < 1 else None)
     describe(source, state, str(run))
 
 
-def book(txt_file: str, encoding: str | None, seq_length: int, batch_size: int, stateful: bool, seed: int) -> Source:
+def book(args: Namespace) -> Source:
     """Return a text file, of which the last tenth is held out."""
-    corpus = Corpus(find_text(txt_file), HELD_OUT, encoding)
-    Batches = ContiguousStreams if stateful else RandomWindows
-    batches, held_out = Batches(corpus, seq_length, batch_size, seed), list(held_out_batches(corpus))
-    first = first_characters(corpus.vocabulary, seed)
-    return Source(readable(Path(txt_file).stem), batches, held_out, corpus.vocabulary, corpus.checksum, first, end=None)
+    corpus = Corpus(find_text(args.txt_file), HELD_OUT, args.encoding)
+    Batches = ContiguousStreams if args.stateful else RandomWindows
+    batches, held_out = Batches(corpus, args.seq_length, args.batch_size, args.seed), list(held_out_batches(corpus))
+    name, first = readable(Path(args.txt_file).stem), first_characters(corpus.vocabulary, args.seed)
+    return Source(name, batches, held_out, corpus.vocabulary, corpus.checksum, first, end=None)
 
 
-def poems(name: str, seq_length: int, max_vocabulary: int, batch_size: int, data_dir: str | None, seed: int) -> Source:
+def poems(args: Namespace) -> Source:
     """Return a collection of poems, of which a tenth is held out."""
-    corpus = PoemCorpus(name, seq_length, max_vocabulary, data_dir, seed)
-    batches, held_out = PoemBatches(corpus, batch_size, seed), list(held_out_poems(corpus, batch_size))
+    corpus = PoemCorpus(args.poems, args.seq_length, args.max_vocabulary, args.data_dir, args.seed)
+    batches, held_out = PoemBatches(corpus, args.batch_size, args.seed), list(held_out_poems(corpus, args.batch_size))
     first = "".join(character for character in FIRST_CHARACTERS if character in corpus.vocabulary)
-    return Source(readable(Path(name).stem), batches, held_out, corpus.vocabulary, corpus.checksum, first, END)
+    return Source(readable(Path(args.poems).stem), batches, held_out, corpus.vocabulary, corpus.checksum, first, END)
 
 
 def build_model(args: Namespace, vocabulary: str, recurrence: str) -> TextGenerationModel:
@@ -272,6 +273,11 @@ def build_model(args: Namespace, vocabulary: str, recurrence: str) -> TextGenera
         recurrence=recurrence,
     )
     return TextGenerationModel(settings, seeded_generator(args.seed, "weights"))
+
+
+def averaged(model: TextGenerationModel, decay: float | None) -> AveragedModel | None:
+    """Return what becomes the moving average of a model's weights, with a decay D that is above 0."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
 
 
 @torch.no_grad()
@@ -421,6 +427,8 @@ def build_parser() -> ArgumentParser:
     add("--learning_rate_step", type=positive_int, default=5_000, help="step: steps between two decays")
     add("--cosine_steps", type=positive_int, help="cosine: steps until the learning rate is 0; default all")
     add("--max_norm", "--clip_grad_norm", type=positive_float, default=5.0, help="largest norm of the gradient")
+    average = "evaluate and keep a moving average, D average + (1 - D) weights at each step; default none"
+    add("--average_weights", type=fraction, metavar="D", help=average)
     add(
         "--patience",
         type=non_negative_int,

@@ -67,11 +67,13 @@ def main() -> None:
 
 def train_all(text: Path, args: Namespace) -> dict[str, FinishedRun]:
     """Complete the runs one after the other, whatever --jobs says: their minutes are those of both cores."""
-    jobs = {}
-    for name in (MODELS[model] for model in args.models):
-        folder = ROOT / "runs" / "part2" / f"shakespeare {name}".replace(" ", "_")
-        jobs[name] = Job("part2/train.py", folder, {"txt_file": str(text), **SETTINGS, **RUNS[name]})
+    jobs = {name: training_job(name, text) for name in (MODELS[model] for model in args.models)}
     return run_sweep(jobs, Namespace(**{**vars(args), "executor": args.executor._replace(jobs=1)}))
+
+
+def training_job(name: str, text: Path) -> Job:
+    folder = ROOT / "runs" / "part2" / f"shakespeare {name}".replace(" ", "_")
+    return Job("part2/train.py", folder, {"txt_file": str(text), **SETTINGS, **RUNS[name]})
 
 
 def curves(runs: dict[str, FinishedRun]) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ import torch
 from torch.nn import functional as F
 
 from common.run_folder import read_metrics
+from part2.dataset import HELD_OUT, Corpus, held_out_batches
+from part2.model import load_model
 from tests.harness import (
     ENVIRONMENT,
     POSIX,
@@ -31,6 +33,7 @@ from tests.harness import (
 TINY = ["--lstm_num_hidden", "16", "--embedding_size", "8", "--batch_size", "8", "--seq_length", "12"]
 SMALL = [*TINY, "--train_steps", "60", "--eval_every", "20", "--txt_file", str(ROOT / "LICENSE")]
 CARRIED = [*SMALL, "--stateful", "--dropout_keep_prob", "0.8", "--schedule", "cosine", "--precision", "bf16"]
+CARRIED += ["--average_weights", "0.9"]
 POEMS = [*TINY, "--poems", "builtin", "--patience", "0", "--num_epochs", "4"]
 
 
@@ -128,8 +131,6 @@ def test_tensorboard_shows_samples_and_the_projector(reference):
 
 def test_the_reported_perplexity_can_be_computed_again(reference):
     """From best.pt and the text alone, one held-out stream after the other, one character at a time."""
-    from part2.model import load_model
-
     model, checkpoint = load_model(reference)
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     tail = [checkpoint["vocabulary"].index(character) for character in text[-int(len(text) * 0.1) - 1 :]]
@@ -158,8 +159,8 @@ def test_same_seed_same_run_from_inside_the_part(reference, tmp_path):
 @POSIX
 @pytest.mark.slow
 def test_killed_at_every_write(tmp_path):
-    """Stateful, with dropout and bf16. Writes of two calls each: config, metrics, five samples, result; three
-    checkpoints of three (metrics first), and best.pt before each; the second and third move the one before away."""
+    """Stateful, with dropout, an average and bf16. Writes of two calls each: config, metrics, five samples, result;
+    three checkpoints of three (metrics first), and best.pt before each; two of them move the one before away."""
     assert train(*CARRIED, "--run_dir", tmp_path / "whole").returncode == 0
     writes = train_under_fire("part2.train", "write", tmp_path, *CARRIED)
     assert writes == 2 * 2 + 5 * 2 + 3 * 3 + 3 * 2 + 2 + 2
@@ -294,6 +295,35 @@ def test_schedules(tmp_path):
     assert rates == pytest.approx([2e-3 * (1 + math.cos(math.pi * k / 60)) / 2 for k in range(60)])
 
 
+def test_averaged_weights_are_evaluated_kept_and_resumed(tmp_path):
+    """The moving average by hand, from the weights of runs of one, two and three steps."""
+    from part2.train import evaluate
+
+    words = [*SMALL, "--eval_every", 1, "--learning_rate", 0.01]
+    for step in (1, 2, 3):
+        assert train(*words, "--train_steps", step, "--run_dir", tmp_path / str(step)).returncode == 0
+    first, *others = (torch.load(tmp_path / str(step) / "checkpoint.pt", weights_only=True) for step in (1, 2, 3))
+    expected = first["model"]
+    for other in others:
+        expected = {name: 0.75 * average + 0.25 * other["model"][name] for name, average in expected.items()}
+    words += ["--average_weights", 0.75]
+    assert train(*words, "--train_steps", 3, "--run_dir", tmp_path / "whole").returncode == 0
+    checkpoint = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
+    model, best = load_model(tmp_path / "whole")
+    assert best["step"] == 3
+    for name, average in expected.items():
+        assert torch.equal(checkpoint["model"][name], others[-1]["model"][name])  # training is as without
+        assert torch.equal(checkpoint["average"][f"module.{name}"], best["model"][name])
+        assert torch.allclose(best["model"][name], average, rtol=1e-5, atol=1e-7)
+    held_out = evaluate(model, list(held_out_batches(Corpus(ROOT / "LICENSE", HELD_OUT))), torch.device("cpu"))
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert result["held_out_loss"] == pytest.approx(held_out["held_out_loss"], rel=1e-6)
+
+    assert train(*words, "--train_steps", 2, "--run_dir", tmp_path / "resumed").returncode == 0
+    assert train(*words, "--train_steps", 3, "--run_dir", tmp_path / "resumed", "--resume").returncode == 0
+    assert_same_run(tmp_path / "resumed", tmp_path / "whole")
+
+
 def test_divergence_stops_with_a_clear_line(tmp_path):
     words = [*SMALL, "--optimizer", "sgd", "--learning_rate", "1e30", "--max_norm", "1e30", "--eval_every", "1"]
     error = one_line(train(*words, "--run_dir", tmp_path), exit_code=1)
@@ -331,6 +361,7 @@ def test_a_run_is_resumed_with_its_own_text_only(reference, tmp_path):
         (["--dropout_keep_prob", "0"], "must be above 0 and at most 1, not 0"),
         (["--dropout", "1"], "argument --dropout: must be at least 0 and below 1, not 1"),
         (["--dropout", "0.1", "--dropout_keep_prob", "0.9"], "not allowed with argument --dropout"),
+        (["--average_weights", "1"], "argument --average_weights: must be at least 0 and below 1, not 1"),
         (["--lr", "inf"], "must be a finite number above 0, not inf"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
         (["--init", "ones"], "argument --init: invalid choice: 'ones'"),
