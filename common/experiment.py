@@ -93,7 +93,7 @@ class ExperimentParser(ArgumentParser):
         self.others.append(self.add_argument(*names, **options))
 
     def let_parts_add(self) -> None:
-        """Add --add, for a sweep that takes so long that its runs come from several machines or days."""
+        """Add --add, for a sweep whose runs come from several machines or days: it begins with `rows_to_keep`."""
         help = "do those of the chosen runs that the committed results lack, and add them there"
         self.add_argument("--add", action="store_true", help=help)
 
@@ -165,13 +165,21 @@ class FinishedRun(NamedTuple):
     folder: Path
     result: dict[str, Any]
 
+    @property
+    def commit(self) -> str | None:
+        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))["commit"]
+
 
 def run_sweep(jobs: dict[Run, Job], args: Namespace) -> dict[Run, FinishedRun]:
     """Complete the runs of a sweep, with its settings; with --draw_only, return those that are finished.
 
+    Of --add there may be no run left to do.
+
     Raises:
         CommandError: a run failed, or its folder holds a run with other arguments; with --draw_only, none is finished.
     """
+    if not jobs:
+        return {}
     jobs = {run: job.with_settings(args.settings) for run, job in jobs.items()}
     if args.draw_only:
         results = [finished_result(job) for job in jobs.values()]
@@ -245,6 +253,11 @@ def read_results(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
     if not rows:
         raise CommandError(f"{short_path(path)} holds no results: run the experiment without --draw_only again")
     return rows
+
+
+def rows_to_keep(name: str, args: Namespace) -> list[dict[str, Any]]:
+    """Return the committed rows of <name>.csv, beside which --add puts others; none without it, or at first."""
+    return read_results(name) if args.add and (args.results / f"{name}.csv").exists() else []
 
 
 def _number(text: str) -> Any:

@@ -32,6 +32,19 @@ def run_script(script, *words, cwd=ROOT, **options):
     return subprocess.run(command, **options)
 
 
+def trains_small_models(tried):
+    """Return a stand-in for `run_jobs` that trains part 2's models with few units."""
+    small = {"lstm_hidden_dim": 8, "embedding_size": 4, "batch_size": 4}
+
+    def run_jobs(jobs, executor):
+        for job in jobs:
+            arguments = [word for name, value in {**job.arguments, **small}.items() for word in (f"--{name}", value)]
+            assert tried("part2.train", *arguments, "--run_dir", job.run_dir).code == 0
+        return [json.loads((job.run_dir / "result.json").read_text()) for job in jobs]
+
+    return run_jobs
+
+
 def sweeps_below(folder, train, monkeypatch, capsys, runs=()):
     """Return a function that does an experiment's sweep below a folder, its trainings within this process.
 

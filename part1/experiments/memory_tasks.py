@@ -13,13 +13,12 @@ and part1_memory_tasks_curves.csv, T and the validation loss, as a share of that
 figure. Those of a part are with its runs, in runs/part1/memory_tasks/.
 """
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from common.command import non_negative_int, positive_int, run_command
-from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.experiment import ExperimentParser, read_results, rows_to_keep, run_sweep, write_results
 from common.jobs import Job
 from common.paths import ROOT, short_path
 from common.run_folder import read_metrics
@@ -71,16 +70,13 @@ def main() -> None:
 
 def sweep(args: Namespace) -> tuple[Rows, Rows]:
     """Run what is not finished yet; return one row for each run, and the curves. With --add also what is committed."""
-    rows, curves = [], []
-    if args.add and (args.results / f"{NAME}.csv").exists():
-        rows, curves = read_results(NAME), read_results(CURVES)
+    rows, curves = rows_to_keep(NAME, args), rows_to_keep(CURVES, args)
     there = {tuple(row[name] for name in RUN) for row in rows}
     plan = {run: training_job(*run) for run in chosen_plan(args) if run not in there}
-    for run, (folder, result) in (run_sweep(plan, args) if plan else {}).items():
-        commit = json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"]
+    for run, finished in run_sweep(plan, args).items():
         about = dict(zip(RUN, run))
-        rows.append({**about, **{name: result[name] for name in COLUMNS}, "commit": commit})
-        curves += [{**about, **point} for point in curve_of(folder, args.budget)]
+        rows.append({**about, **{name: finished.result[name] for name in COLUMNS}, "commit": finished.commit})
+        curves += [{**about, **point} for point in curve_of(finished.folder, args.budget)]
     return sorted(rows, key=place), sorted(curves, key=lambda point: (*place(point), point["steps_read"]))
 
 

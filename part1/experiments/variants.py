@@ -16,14 +16,13 @@ report/results/part1_variants.csv, one row for each run, and the figures part1_v
 part1_variants_longer.pdf; those of a part are with its runs, in runs/part1/variants/.
 """
 
-import json
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from common.command import non_negative_int, positive_int, run_command
-from common.experiment import ExperimentParser, read_results, run_sweep, write_results
+from common.experiment import ExperimentParser, read_results, rows_to_keep, run_sweep, write_results
 from common.jobs import Job
 from common.paths import ROOT, short_path
 from part1.experiments.accuracy_by_length import by_curve, draw_curve
@@ -97,12 +96,12 @@ def main() -> None:
 
 def sweep(args: Namespace) -> list[dict[str, Any]]:
     """Run what is not finished yet, and return one row for each run; with --add also the rows that are committed."""
-    rows = read_results(NAME) if args.add and (args.results / f"{NAME}.csv").exists() else []
+    rows = rows_to_keep(NAME, args)
     there = {tuple(row[name] for name in RUN) for row in rows}
     plan = {run: training_job(*run) for run in chosen_plan(args) if run not in there}
-    for run, (folder, result) in (run_sweep(plan, args) if plan else {}).items():
-        commit = json.loads((folder / "config.json").read_text(encoding="utf-8"))["commit"]
-        rows.append({**dict(zip(RUN, run)), **{name: result[name] for name in COLUMNS}, "commit": commit})
+    for run, finished in run_sweep(plan, args).items():
+        columns = {name: finished.result[name] for name in COLUMNS}
+        rows.append({**dict(zip(RUN, run)), **columns, "commit": finished.commit})
     return sorted(
         rows, key=lambda row: (row["family"], row["dataset"], MODELS.index(row["model"]), row["T"], row["seed"])
     )

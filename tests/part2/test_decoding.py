@@ -27,6 +27,7 @@ from part2.experiments.decoding import (
     short_texts,
 )
 from part2.model import TextGenerationModel
+from tests.harness import trains_small_models
 
 TEXT = "".join(f'Lo, {k} of us.  "No {k}!" ' for k in range(200))  # sentences of 10 and 8 characters
 
@@ -103,15 +104,7 @@ def test_a_short_sweep_stays_beside_its_run(tmp_path, monkeypatch, tried, capsys
         monkeypatch.setattr(decoding, name, value)
     monkeypatch.setattr(grimm, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(experiment, "ROOT", tmp_path)
-    small = {"lstm_hidden_dim": 8, "embedding_size": 4, "batch_size": 4}
-
-    def run_jobs(jobs, executor):
-        for job in jobs:
-            arguments = [word for name, value in {**job.arguments, **small}.items() for word in (f"--{name}", value)]
-            assert tried("part2.train", *arguments, "--run_dir", job.run_dir).code == 0
-        return [{"steps": 2} for _ in jobs]
-
-    monkeypatch.setattr(experiment, "run_jobs", run_jobs)
+    monkeypatch.setattr(experiment, "run_jobs", trains_small_models(tried))
     words = ["--seeds", "5", "--train_steps", "2", "--ways", "greedy", "5 beams", "tau 1"]
     monkeypatch.setattr("sys.argv", [decoding.__file__, *words])
     decoding.main()

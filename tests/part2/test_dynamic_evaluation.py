@@ -15,7 +15,7 @@ from part2.dataset import HELD_OUT, Corpus
 from part2.dynamic_evaluation import EPSILON, cold_losses, dynamic_losses, mean_square_gradients, static_losses
 from part2.experiments import dynamic_evaluation, grimm
 from part2.model import TextGenerationModel, load_model
-from tests.harness import ROOT
+from tests.harness import ROOT, trains_small_models
 
 K = 5
 
@@ -149,15 +149,7 @@ def test_a_short_sweep_stays_beside_its_runs(tmp_path, monkeypatch, tried, capsy
         monkeypatch.setattr(module, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(dynamic_evaluation, "RATES", (1e-4, 1e-3))
     monkeypatch.setattr(experiment, "ROOT", tmp_path)
-    small = {"lstm_hidden_dim": 8, "embedding_size": 4, "batch_size": 4}
-
-    def run_jobs(jobs, executor):
-        for job in jobs:
-            arguments = [word for name, value in {**job.arguments, **small}.items() for word in (f"--{name}", value)]
-            assert tried("part2.train", *arguments, "--run_dir", job.run_dir).code == 0
-        return [{"steps": 20} for _ in jobs]
-
-    monkeypatch.setattr(experiment, "run_jobs", run_jobs)
+    monkeypatch.setattr(experiment, "run_jobs", trains_small_models(tried))
     words = ["--texts", "tales", "--train_steps", "20"]
     monkeypatch.setattr("sys.argv", [dynamic_evaluation.__file__, *words])
     dynamic_evaluation.main()
