@@ -4,9 +4,9 @@
     python report/build.py --check    write nothing, and exit with 1 if a file would change
 
 Every module in report/values/ gives the numbers and the tables of one section. report/sources.tex has a checksum of
-everything that main.pdf is made of, and its day. The PDF contains it, so a test can tell whether the PDF is current. The templates
-in report/pages/ become README.md and pages of docs/: a {name} in them is a number of the report, or a value of a module
-beside them.
+everything that main.pdf is made of, and the day on which it changed. The PDF contains it, so a test can tell whether
+the PDF is current. The templates in report/pages/ become README.md and pages of docs/: a {name} in them is a number of
+the report, or a value of a module beside them.
 """
 
 import hashlib
