@@ -297,8 +297,9 @@ def draw_learning(rows: Rows, basin: Rows, folder: Path) -> None:
         axes.axhline(1, color="0.5", linewidth=0.8, linestyle=":")  # always answering 0
     for axes in panels[::2]:
         axes.set_ylabel("error")
-    if panels[0].lines:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
     save_figure(figure, folder / LEARNING)
 
 
