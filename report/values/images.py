@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
-from part4.experiments.robustness import LABELS, REFERENCE
+from part4.experiments.robustness import LABELS, PUBLISHED, REFERENCE
 from report.values import Results, Rows, rows_with
 from report.values.format import fixed, percent, tabular, thousands
 
@@ -30,6 +30,7 @@ def values(results: Results) -> dict[str, str]:
         of_curves(curves),
         of_robustness(robustness),
         of_errors(errors, robustness),
+        beside_published(training),
         of_numpy(results("part4_numpy")),
     )
     sections = "".join(path.read_text(encoding="utf-8") for path in sorted(SECTIONS.glob("*.tex")))
@@ -39,11 +40,12 @@ def values(results: Results) -> dict[str, str]:
 
 
 def tables(results: Results) -> dict[str, str]:
-    """Return ResNet-18's accuracies, and every network's CE and RCE."""
+    """Return ResNet-18's accuracies, every network's CE and RCE, and both beside those of two published answers."""
     training, _, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     return {
         "images-resnet18": severity_table(robustness),
         "images-corruption-errors": error_table(errors, training),
+        "images-published": published_table(errors, training),
     }
 
 
@@ -152,6 +154,31 @@ def error_table(rows: Rows, training: Rows) -> str:
     groups = r" & & \multicolumn{5}{c}{CE} & \multicolumn{5}{c}{RCE} \\ \cmidrule(lr){3-7}\cmidrule(lr){8-12} "
     columns = [name.removeprefix("Gaussian ") for name in names]
     return tabular([groups, "clean", *columns, *columns], body, "lrrrrrrrrrrr")
+
+
+def beside_published(training: Rows) -> dict[str, str]:
+    """Return by how many points the published accuracies are higher than ours."""
+    ours = {row["model"]: row["test_accuracy"] for row in training}
+    gaps = [100 * (clean - ours[model]) for models in PUBLISHED.values() for model, (clean, *_) in models.items()]
+    return {"published-gaps": f"{fixed(min(gaps), 1)} to {fixed(max(gaps), 1)}"}
+
+
+def published_table(rows: Rows, training: Rows) -> str:
+    """Return `three_answers` as a table."""
+    spans = [rf"\multicolumn{{3}}{{c}}{{{name}}}" for name in ("clean accuracy", "mean CE", "mean RCE")]
+    groups = " & " + " & ".join(spans) + r" \\ \cmidrule(lr){2-4}\cmidrule(lr){5-7}\cmidrule(lr){8-10} "
+    return tabular([groups, *["ours", *PUBLISHED] * 3], three_answers(rows, training), "lrrrrrrrrr")
+
+
+def three_answers(rows: Rows, training: Rows) -> list[list[str]]:
+    """Return each network's name, clean accuracies, mean CEs and mean RCEs: ours and those of two published answers."""
+    clean, body = {row["model"]: row["test_accuracy"] for row in training}, []
+    for row in rows_with(rows, corruption="mean"):
+        model = row["model"]
+        sources = [(clean[model], row["CE"], row["RCE"]), *(models.get(model) for models in PUBLISHED.values())]
+        numbers = [[fixed(100 * n[0], 1), fixed(n[1], 2), fixed(n[2], 2)] if n else ["--"] * 3 for n in sources]
+        body.append([LABELS[model], *(text for measure in zip(*numbers) for text in measure)])
+    return body
 
 
 def accuracies(rows: Rows) -> dict[tuple[str, str, int], float]:
