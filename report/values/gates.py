@@ -79,8 +79,13 @@ def _variants(rows: Rows) -> dict[str, str]:
             numbers[f"check-{dataset}-{model}"] = _cell(runs, 2)
     for model in variants.MODELS:
         numbers[f"fifteen-{model}"] = _cell(rows_with(handout, dataset="randomcomb", model=model, T=15))
-        steps = [row["steps"] for row in rows_with(handout, dataset="bss", model=model)]
-        numbers[f"bss-steps-{model}"] = _range(steps, 0)
+    sweet = rows_with(handout, dataset="bss")
+    peephole = rows_with(sweet, model="peepLSTM")
+    for model in ("LSTM", "GRU", "biLSTM"):
+        numbers[f"bss-steps-{model}"] = _range((row["steps"] for row in rows_with(sweet, model=model)), 0)
+    numbers["bss-least"] = _percent(min(row["test_accuracy"] for row in sweet if row["model"] != "peepLSTM"))
+    numbers["bss-peephole-least"] = _percent(min(row["test_accuracy"] for row in peephole))
+    numbers["bss-peephole-ended"] = f"{len(rows_with(peephole, converged='True'))} of {len(peephole)}"
     bits = [row for row in rows_with(handout, dataset="bipalindrome") if row["T"] <= 10]
     for model in variants.MODELS:
         numbers[f"bits-steps-{model}"] = _range((row["steps"] for row in rows_with(bits, model=model)), 0)
