@@ -13,6 +13,7 @@ under report/results/.
 """
 
 import json
+import math
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean
@@ -48,21 +49,20 @@ TANG = {"poems": "tang", "precision": "bf16", "seed": 0}
 
 
 def main() -> None:
-    parser = build_parser()
-    args = parser.parse_args()
-    if args.draw_only and args.studies == ("tang",):
-        parser.error("argument --draw_only: the study tang has no figure")
+    args = build_parser().parse_args()
     if not args.committed:
         poems = write_poems(args.num_poems)
         if set(args.studies) != {"tang"}:
             compare(poems, args)
-        if "tang" in args.studies and not args.draw_only:
+        if "tang" in args.studies:
             train_on_tang(poems, args)
     for name, kind in (("optimizers", "optimizer"), ("inits", "init")):
         if name in args.studies:
             rows = read_results(f"part2_poems_{name}", args.results)
             draw(rows, kind, args.figures / f"part2_poems_{name}")
             describe(rows, kind)
+    if "tang" in args.studies:
+        draw_perplexity(read_results("part2_poems_tang", args.results), args.figures / "part2_poems_tang")
     print(f"results and figures: {short_path(args.figures)}/part2_poems_*.pdf, {short_path(args.results)}/ likewise")
 
 
@@ -167,7 +167,7 @@ def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
     """Draw every seed's held-out loss against the epoch."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
-    figure, (axes,) = new_figure()
+    figure, (axes,) = new_figure(height=1.9)
     for k, choice in enumerate(dict.fromkeys(row[kind] for row in rows)):
         seeds = list(dict.fromkeys(row["seed"] for row in rows if row[kind] == choice))
         for seed in seeds:
@@ -178,10 +178,24 @@ def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
             axes.plot(
                 epochs, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, marker=marker, label=label
             )
-    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)", yscale="log" if kind == "init" else "linear")
+    axes.set(xlabel="epoch", ylabel="held-out loss (nats)", yscale="log" if kind == "init" else "linear")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(title=f"{kind} (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
+    save_figure(figure, path)
+
+
+def draw_perplexity(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the held-out perplexity against the epoch, and a dot at the lowest."""
+    from common.figure import COLOURS, new_figure, save_figure
+
+    figure, (axes,) = new_figure(height=1.5)
+    epochs, perplexities = [row["epoch"] for row in rows], [math.exp(row["held_out_loss"]) for row in rows]
+    lowest = min(perplexities)
+    axes.plot(epochs, perplexities, color=COLOURS[0])
+    axes.plot(epochs[perplexities.index(lowest)], lowest, "o", color=COLOURS[1], label="lowest: these weights are kept")
+    axes.set(xlabel="epoch", ylabel="held-out perplexity", ylim=(0, None), xticks=epochs)
+    axes.legend()
     save_figure(figure, path)
 
 
