@@ -2,15 +2,19 @@
 
     python -m part2.experiments.grimm --jobs 2
 
-Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, with
-the best weights of the first run, what it writes. Results, each a CSV under report/results/ with a .json beside it:
+Three runs of `train.py` with its defaults, and one of UvA 2021's model (one layer of 1024 units) in bf16. Then, what
+they write. Results, each a CSV under report/results/ with a .json beside it:
 
 * part2_grimm_curves: loss and accuracy, the mean over the batches logged since the last row, and on the held-out tail.
-* part2_grimm_samples: five greedy texts of 200 characters at five stages of training; for 2.4b, the first 30 of each.
+* part2_grimm_samples: five greedy texts of 200 characters of the first run, at five stages of its training, and how
+  long the longest piece of each is that stands in the book.
 * part2_grimm_temperatures: how varied and how real the words are at seven temperatures, over 64 texts of 200 characters
-  from each of the three runs.
-* part2_grimm_texts: three texts for each of the handout's temperatures. part2_grimm_completions: ten prompts,
-  completed.
+  by the best weights of each run.
+* part2_grimm_texts: three texts for each of the handout's temperatures, by the first run's best weights.
+* part2_grimm_completions: ten prompts, completed by them.
+
+These are of the default model. The last four are there of UvA 2021's, too, and their names end in _1024; its stages are
+a third, two thirds and all of the training.
 """
 
 import json
@@ -44,8 +48,11 @@ UVA_2021 = {
     "precision": "bf16",
     "num_epochs": 6,
     "eval_every": 127,  # twice an epoch
+    "sample_every": 508,  # after two, four and six epochs
 }
 MODELS = {"default": DEFAULT, "uva2021": UVA_2021}
+ENDINGS = {"default": "", "uva2021": "_1024"}  # of the names of their results
+NAMES = {"default": "2 x 128 units", "uva2021": "1 x 1024 units"}
 RUNS = ROOT / "runs" / "part2"
 TEMPERATURES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2)
 HANDOUT_TEMPERATURES = (0, 0.5, 1, 2)  # 0: greedy
@@ -66,38 +73,43 @@ PROMPTS = (
 
 def main() -> None:
     args = build_parser().parse_args()
-    if not args.committed:
-        measure(args)
+    models = args.models if args.committed else measure(args)
     draw_curves(read_results("part2_grimm_curves", args.results), args.figures)
-    rows = read_results("part2_grimm_temperatures", args.results)
-    draw_temperatures(rows, args.figures)
-    for tau in TEMPERATURES:
-        chosen = [row for row in rows if row["temperature"] == tau]
-        shares = ", ".join(
-            f"{mean(row[name] for row in chosen):.3f} {name}" for name in ("real_words", "distinct_pairs")
-        )
-        print(f"temperature {tau:g}: {shares}")
+    shares = {model: read_results(f"part2_grimm_temperatures{ENDINGS[model]}", args.results) for model in models}
+    draw_temperatures(shares, args.figures)
+    for model, rows in shares.items():
+        for tau in TEMPERATURES:
+            means = (f"{mean_at(tau, rows, name):.3f} {name}" for name in ("real_words", "distinct_pairs"))
+            print(f"{NAMES[model]}, temperature {tau:g}: {', '.join(means)}")
     figures = f"{short_path(args.figures)}/part2_grimm_curves.pdf and part2_grimm_temperatures.pdf"
     print(f"figures: {figures}; {short_path(args.results)}/ likewise")
 
 
-def measure(args: Namespace) -> None:
-    """Run what is not finished yet, and write the results."""
+def measure(args: Namespace) -> list[str]:
+    """Run what is not finished yet, write the results, and return the models that there are results of."""
     runs = run_sweep({(model, seed): training_job(model, seed, args) for model, seed in chosen_plan(args)}, args)
-    first = next(iter(runs))[0]  # the model that writes
-    folders = {seed: folder for (model, seed), (folder, _) in runs.items() if model == first}
-    seeds, results = list(folders), [result for _, result in runs.values()]
     settings = {model: settings_of(model, args) for model in args.models}
+    seeds, results = sorted({seed for _, seed in runs}), [result for _, result in runs.values()]
+    about = {"seeds": seeds, "settings": settings, "results": results}
+    write_results("part2_grimm_curves", curves(runs), args.results, **about)
+    written = list(dict.fromkeys(model for model, _ in runs))
+    for model in written:
+        write_texts(model, {seed: folder for (name, seed), (folder, _) in runs.items() if name == model}, args.results)
+    return written
+
+
+def write_texts(model: str, folders: dict[int, Path], results: Path) -> None:
+    """Write what a model's runs, one for each seed, have written while they trained and write now."""
+    seeds = list(folders)
+    trained = {seed: load_model(folder) for seed, folder in folders.items()}
 
     def write(name: str, rows: list[dict[str, Any]], **provenance: Any) -> None:
-        write_results(f"part2_grimm_{name}", rows, args.results, **provenance)
+        write_results(f"part2_grimm_{name}{ENDINGS[model]}", rows, results, **provenance)
 
-    write("curves", curves(runs), seeds=seeds, settings=settings, results=results)
     write("samples", samples(folders[seeds[0]]), seeds=seeds[:1])
-    models = {seed: load_model(folder) for seed, folder in folders.items()}
-    write("temperatures", temperatures(models), seeds=seeds, texts=NUM_TEXTS, length=TEXT_LENGTH)
-    write("texts", texts(*models[seeds[0]]), seeds=seeds[:1])
-    write("completions", completions(*models[seeds[0]]), seeds=seeds[:1])
+    write("temperatures", temperatures(trained), seeds=seeds, texts=NUM_TEXTS, length=TEXT_LENGTH)
+    write("texts", texts(*trained[seeds[0]]), seeds=seeds[:1])
+    write("completions", completions(*trained[seeds[0]]), seeds=seeds[:1])
 
 
 def chosen_plan(args: Namespace) -> list[tuple[str, int]]:
@@ -112,10 +124,11 @@ def training_job(model: str, seed: int, args: Namespace) -> Job:
 
 
 def settings_of(model: str, args: Namespace) -> dict[str, Any]:
-    """Return the arguments of a model's runs; --train_steps takes the place of its epochs."""
+    """Return the arguments of a model's runs; --train_steps takes the place of what is counted in its epochs."""
     settings = {**MODELS[model], **args.settings}
     if "train_steps" in settings:
-        settings.pop("num_epochs", None)
+        for name in ("num_epochs", "sample_every"):
+            settings.pop(name, None)
     return settings
 
 
@@ -136,9 +149,23 @@ def curves(runs: dict[tuple[str, int], FinishedRun]) -> list[dict[str, Any]]:
 
 
 def samples(folder: Path) -> list[dict[str, Any]]:
-    """Return the greedy texts of a run's five stages."""
+    """Return the greedy texts of a run's stages, and how long the longest piece of each is that the book has."""
     stages = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
-    return [{"step": stage["step"], "text": readable(text)} for stage in stages for text in stage["texts"]]
+    book = find_text(DEFAULT["txt_file"]).read_text(encoding="utf-8")
+    return [
+        {"step": stage["step"], "text": readable(text), "longest_copy": longest_copy(text, book)}
+        for stage in stages
+        for text in stage["texts"]
+    ]
+
+
+def longest_copy(text: str, book: str) -> int:
+    """Return the length of the longest piece of a text that stands in the book."""
+    longest = 0
+    for start in range(len(text)):
+        while start + longest < len(text) and text[start : start + longest + 1] in book:
+            longest += 1
+    return longest
 
 
 def temperatures(models: dict[int, tuple[TextGenerationModel, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -200,7 +227,7 @@ def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw loss and accuracy of every run against the characters read."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
-    figure, panels = new_figure(1, 2, height=2.6)
+    figure, panels = new_figure(1, 2, height=2.0)
     runs = dict.fromkeys((row["lstm_hidden_dim"], row["seed"]) for row in rows)
     for axes, name in zip(panels, ("loss", "accuracy")):
         labelled = set()
@@ -211,7 +238,8 @@ def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
             k = 0 if n == 128 else 1
             style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "linewidth": 0.9}
             style["marker"] = "." if len(chosen) == 1 else None  # a line of one point would not be seen
-            label = f"{'2 x 128' if n == 128 else '1 x 1024'} units" if n not in labelled else None
+            size = r"$2\times128$" if n == 128 else r"$1\times1024$"
+            label = f"{size} units" if n not in labelled else None
             labelled.add(n)
             axes.plot(read, [row[f"held_out_{name}"] for row in chosen], **style, label=label and f"{label}, held out")
             axes.plot(read, [row[name] for row in chosen], **style, alpha=0.4, label=label and f"{label}, training")
@@ -224,21 +252,24 @@ def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
     save_figure(figure, folder / "part2_grimm_curves")
 
 
-def draw_temperatures(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the share of real words and of distinct word pairs against the temperature, a dot a run."""
+def draw_temperatures(shares: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Draw every model's share of real words and of distinct word pairs against the temperature, a dot a run."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
-    figure, (axes,) = new_figure()
-    labels = {"real_words": "words that the book has", "distinct_pairs": "distinct pairs of words"}
-    for k, (name, label) in enumerate(labels.items()):
-        axes.plot(
-            [row["temperature"] for row in rows], [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=label
-        )
-        means = [mean(row[name] for row in rows if row["temperature"] == tau) for tau in TEMPERATURES]
-        axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])
-    axes.set(xlabel="temperature (0: the likeliest character)", ylabel="share", ylim=(0, 1.03))
-    axes.legend()
+    figure, panels = new_figure(1, 2, height=2.0)
+    titles = {"real_words": "words that the book has", "distinct_pairs": "distinct pairs of words"}
+    for axes, (name, title) in zip(panels, titles.items()):
+        for k, (model, rows) in enumerate(shares.items()):
+            taus, means = (row["temperature"] for row in rows), [mean_at(tau, rows, name) for tau in TEMPERATURES]
+            axes.plot(list(taus), [row[name] for row in rows], MARKERS[k], color=COLOURS[k], label=NAMES[model])
+            axes.plot(TEMPERATURES, means, color=COLOURS[k], linestyle=LINE_STYLES[k])
+        axes.set(xlabel=r"temperature $\tau$", ylabel="share", title=title, ylim=(0, 1.03))
+    panels[0].legend(loc="lower left")
     save_figure(figure, folder / "part2_grimm_temperatures")
+
+
+def mean_at(temperature: float, rows: list[dict[str, Any]], name: str) -> float:
+    return mean(row[name] for row in rows if row["temperature"] == temperature)
 
 
 def build_parser() -> ExperimentParser:

@@ -13,6 +13,7 @@ under report/results/.
 """
 
 import json
+import math
 from argparse import Namespace
 from pathlib import Path
 from statistics import mean
@@ -49,21 +50,20 @@ TANG = {"poems": "tang", "precision": "bf16", "seed": 0}
 
 
 def main() -> None:
-    parser = build_parser()
-    args = parser.parse_args()
-    if args.draw_only and args.studies == ("tang",):
-        parser.error("argument --draw_only: the study tang has no figure")
+    args = build_parser().parse_args()
     if not args.committed:
         poems = write_poems(args.num_poems)
         if set(args.studies) != {"tang"}:
             compare(poems, args)
-        if "tang" in args.studies and not args.draw_only:
+        if "tang" in args.studies:
             train_on_tang(poems, args)
     for name, kind in (("optimizers", "optimizer"), ("inits", "init")):
         if name in args.studies:
             rows = read_results(f"part2_poems_{name}", args.results)
             draw(rows, kind, args.figures / f"part2_poems_{name}")
             describe(rows, kind)
+    if "tang" in args.studies:
+        draw_perplexity(read_results("part2_poems_tang", args.results), args.figures / "part2_poems_tang")
     print(f"results and figures: {short_path(args.figures)}/part2_poems_*.pdf, {short_path(args.results)}/ likewise")
 
 
@@ -168,7 +168,7 @@ def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
     """Draw the held-out loss by epoch: mean and range of the seeds."""
     from common.figure import COLOURS, LINE_STYLES, OPTIMIZER_NAMES, draw_means, new_figure, plain_ticks, save_figure
 
-    figure, (axes,) = new_figure(height=2.2 if kind == "optimizer" else 1.8)
+    figure, (axes,) = new_figure(height=2.2 if kind == "optimizer" else 1.9)
     for k, choice in enumerate(dict.fromkeys(row[kind] for row in rows)):
         mine = [row for row in rows if row[kind] == choice]
         losses: dict[int, list[float]] = {}
@@ -177,12 +177,26 @@ def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
         label = INIT_NAMES[choice] if kind == "init" else OPTIMIZER_NAMES.get(choice, choice)
         label = f"{label} ({mine[0]['learning_rate']:g})" if kind == "optimizer" else label
         draw_means(axes, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
-    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)")
+    axes.set(xlabel="epoch", ylabel="held-out loss (nats)")
     if kind == "init":
         axes.set_yscale("log")
         plain_ticks(axes.yaxis, 1, 2, 4, 6, 8)
     title = "initialisation" if kind == "init" else "optimizer (learning rate)"
     axes.legend(title=title, loc="upper left", bbox_to_anchor=(1, 1))
+    save_figure(figure, path)
+
+
+def draw_perplexity(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the held-out perplexity against the epoch, and a dot at the lowest."""
+    from common.figure import COLOURS, new_figure, save_figure
+
+    figure, (axes,) = new_figure(height=1.5)
+    epochs, perplexities = [row["epoch"] for row in rows], [math.exp(row["held_out_loss"]) for row in rows]
+    lowest = min(perplexities)
+    axes.plot(epochs, perplexities, color=COLOURS[0])
+    axes.plot(epochs[perplexities.index(lowest)], lowest, "o", color=COLOURS[1], label="lowest: these weights are kept")
+    axes.set(xlabel="epoch", ylabel="held-out perplexity", ylim=(0, None), xticks=epochs)
+    axes.legend()
     save_figure(figure, path)
 
 

@@ -10,7 +10,7 @@ from common.experiment import RESULTS
 from report.values import Results, Rows, rows_with
 from report.values.format import fixed, percent, tabular, thousands
 
-TARGET = 1.42  # nats a character: what we aimed at on tiny Shakespeare
+MODELS = {"": r"$2\times128$", "_1024": r"$1\times1024$"}  # by how the names of their results end
 SENTENCE_END = re.compile(r'[.?!]"?\s+("?\S)')
 ESCAPES = {character: rf"\{character}" for character in "#$%&_{}"} | {
     "\\": r"\textbackslash{}",
@@ -24,11 +24,11 @@ def values(results: Results) -> dict[str, str]:
     parts = (
         _tales(results),
         _written(results),
+        _written_by_the_wide_layer(results),
         _decoding(results),
         _loops(results),
         _shakespeare(results),
         _poems(results),
-        _speed(results),
     )
     return {f"text-{key}": text for part in parts for key, text in part.items()}
 
@@ -37,6 +37,8 @@ def tables(results: Results) -> dict[str, str]:
     """Return what the models have written."""
     return {
         "text_samples": _samples_table(results),
+        "text_samples_1024": _wide_samples_table(results),
+        "text_shares": _shares_table(results),
         "text_temperatures": _temperatures_table(results),
         "text_completions": _completions_table(results),
         "text_decoding": _decoding_table(results),
@@ -76,20 +78,16 @@ def _written(results: Results) -> dict[str, str]:
     samples = results("part2_grimm_samples")
     short = [row for row in samples if loop(row["text"][:30])]
     long = [{"step": row["step"], "loop": loop(row["text"])} for row in samples if loop(row["text"])]
-    first = [len(row["loop"]) for row in rows_with(long, step=2_000)]
-    last = [len(row["loop"]) for row in rows_with(long, step=10_000)]
-    different = {min(_rotations(row["loop"])) for row in rows_with(long, step=10_000)}
     found = {
         "loops-long": f"{len(long)} of {len(samples)}",
         "loops-short": f"{len(short)} of {len(samples)}",
-        "loop-first": f"{min(first)}",
-        "loop-last": f"{min(last)} or {max(last)}",
-        "loops-last": f"{len(different)}",
+        "loop-first": _span([len(row["loop"]) for row in rows_with(long, step=2_000)]),
+        "loop-last": _span([len(row["loop"]) for row in rows_with(long, step=10_000)]),
     }
-    for tau in (0, 0.5, 1, 2):
-        chosen = rows_with(results("part2_grimm_temperatures"), temperature=tau)
-        found[f"words-{tau:g}"] = percent(mean(row["real_words"] for row in chosen), 1 if tau else 2)
-        found[f"pairs-{tau:g}"] = percent(mean(row["distinct_pairs"] for row in chosen), 1)
+    rows = results("part2_grimm_temperatures")
+    found["pairs-0"] = percent(_mean(rows_with(rows, temperature=0), "distinct_pairs"), 1)
+    for tau in (0.5, 1, 2):
+        found[f"words-{tau:g}"] = percent(_mean(rows_with(rows, temperature=tau), "real_words"), 1)
 
     completions = rows_with(results("part2_grimm_completions"), temperature=1)
     texts = [row["text"] for row in rows_with(results("part2_grimm_texts"), temperature=1)]
@@ -102,41 +100,48 @@ def _written(results: Results) -> dict[str, str]:
     return found
 
 
-def _decoding(results: Results) -> dict[str, str]:
-    """How likely, varied and real texts are when characters are chosen in other ways; means over the runs."""
-    rows, short = results("part2_decoding"), results("part2_decoding_short")
-    keys = {f"{S} beams": f"beams-{S}" for S in (2, 5, 10)}
-    keys |= {"greedy": "greedy", "tau 1": "drawn", "top-k 5": "top-k", "top-p 0.9": "top-p", "the book": "book"}
-    ways = {key: rows_with(rows, way=way) for way, key in keys.items()}
-    beams = [ways[f"beams-{S}"] for S in (2, 5, 10)]
-    found = {}
-    for key in ("greedy", "beams-2", "beams-5", "beams-10", "drawn", "book"):
-        found[f"log-p-{key}"] = f"${fixed(_mean(ways[key], 'log_probability'), 2)}$"
-    for key in ("greedy", "drawn", "top-k", "top-p", "book"):
-        found[f"decoding-pairs-{key}"] = percent(_mean(ways[key], "distinct_pairs"), 1)
-    for key in ("drawn", "top-k", "top-p"):
-        found[f"decoding-words-{key}"] = percent(_mean(ways[key], "real_words"), 1)
+def _written_by_the_wide_layer(results: Results) -> dict[str, str]:
+    """What the texts of UvA 2021's model are like at three stages."""
+    samples = results("part2_grimm_samples_1024")
+    stages = [rows_with(samples, step=step) for step in dict.fromkeys(row["step"] for row in samples)]
+    curve = rows_with(results("part2_grimm_curves"), lstm_hidden_dim=1024)
+    losses = [row["held_out_loss"] for stage in stages for row in rows_with(curve, step=stage[0]["step"])]
+    return {
+        "large-stage-losses": _listed([fixed(loss, 3) for loss in losses]),
+        "large-stage-copies": _listed([fixed(_mean(stage, "longest_copy"), 0) for stage in stages]),
+        "large-loops": f"{sum(bool(loop(row['text'])) for row in samples)} of {len(samples)}",
+    }
 
+
+def _listed(texts: list[str]) -> str:
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _span(numbers: list[int]) -> str:
+    return f"{min(numbers)} to {max(numbers)}" if min(numbers) < max(numbers) else f"{min(numbers)}"
+
+
+def _decoding(results: Results) -> dict[str, str]:
+    """How likely and varied texts are when characters are chosen in other ways; means over the runs."""
+    rows, short = results("part2_decoding"), results("part2_decoding_short")
+    found = {}
+    for way, key in (("greedy", "greedy"), ("10 beams", "beams-10"), ("tau 1", "drawn"), ("the book", "book")):
+        found[f"log-p-{key}"] = f"${fixed(_mean(rows_with(rows, way=way), 'log_probability'), 2)}$"
+    beams = [rows_with(rows, way=f"{S} beams") for S in (2, 5, 10)]
     pairs = [_mean(way, "distinct_pairs") for way in beams]
-    repeating = [row["repeating"] for way in (ways["greedy"], *beams) for row in way]
-    cold = rows_with(rows, way="tau 0.25")
+    repeating = [row["repeating"] for way in (rows_with(rows, way="greedy"), *beams) for row in way]
     others = [row for row in rows if row["way"] in ("tau 0.5", "tau 1", "tau 2", "top-k 5", "top-p 0.9", "the book")]
-    between = rows_with(results("part2_grimm_temperatures"), temperature=0.75)
     found |= {
+        "book-pairs": percent(_mean(rows_with(rows, way="the book"), "distinct_pairs"), 1),
         "beams-pairs": f"{fixed(100 * min(pairs), 1)} to {percent(max(pairs), 1)}",
-        "beams-words": percent(min(_mean(way, "real_words") for way in beams), 2),
         "repeating-beams": percent(min(repeating)),
-        "repeating-cold": percent(_mean(cold, "repeating")),
         "repeating-others": percent(max(row["repeating"] for row in others)),
-        "drawn-likelier": percent(_mean(ways["drawn"], "likelier_than_book")),
-        "words-0.75": percent(_mean(between, "real_words"), 1),
-        "pairs-0.75": percent(_mean(between, "distinct_pairs"), 1),
     }
 
     exact = {(row["length"], row["way"], row["seed"]): row["exact"] for row in short}
     for length in (5, 10):
-        for way in ("greedy", "10 beams", "tau 1"):
-            found[f"exact-{length}-{keys[way]}"] = percent(mean(exact[length, way, seed] for seed in range(3)), 1)
+        for way, key in (("greedy", "greedy"), ("10 beams", "beams-10"), ("tau 1", "drawn")):
+            found[f"exact-{length}-{key}"] = percent(mean(exact[length, way, seed] for seed in range(3)), 1)
     ahead = [all(exact[L, "10 beams", seed] > exact[L, "greedy", seed] for L in (5, 10)) for seed in range(3)]
     return {**found, "exact-runs": _of_three(sum(ahead))}
 
@@ -151,7 +156,7 @@ def _loops(results: Results) -> dict[str, str]:
         "greedy-loops": f"{len(loops)} of {len(rows)}",
         "greedy-loops-start": fixed(median(starts), 0),
         "greedy-loops-last-start": f"{max(starts)}",
-        "greedy-loops-periods": f"{min(periods)} to {max(periods)}",
+        "greedy-loops-periods": _span(periods),
         "greedy-loops-in-30": f"{sum(length <= 30 for length in shown)}",
         "greedy-loops-in-200": f"{sum(length <= 200 for length in shown)}",
     }
@@ -175,10 +180,6 @@ def quotes_alternate(text: str) -> bool:
     return all(opened == (number % 2 == 0) for number, opened in enumerate(opens))
 
 
-def _rotations(unit: str) -> list[str]:
-    return [unit[k:] + unit[:k] for k in range(len(unit))]
-
-
 def _shakespeare(results: Results) -> dict[str, str]:
     rows, words = results("part2_shakespeare"), results("part2_shakespeare_words")
     found = {}
@@ -188,12 +189,10 @@ def _shakespeare(results: Results) -> dict[str, str]:
         found[f"shakespeare-{key}-minutes"] = fixed(run[-1]["minutes"], 1)
     new, known = rows_with(words, run="30 minutes")
     return found | {
-        "shakespeare-missed": fixed(min(row["held_out_loss"] for row in rows) - TARGET, 3),
         "shakespeare-new-share": percent(new["share_of_characters"], 1),
         "shakespeare-new-loss": fixed(new["loss"], 2),
         "shakespeare-new-contribution": fixed(new["contribution"], 2),
         "shakespeare-known-loss": fixed(known["loss"], 2),
-        "shakespeare-known-needed": fixed((TARGET - new["contribution"]) / known["share_of_characters"], 2),
     }
 
 
@@ -233,7 +232,7 @@ def _poems(results: Results) -> dict[str, str]:
         "adagrad-best": fixed(adagrad[turn], 2),
         "adagrad-best-epoch": f"{turn}",
         "adagrad-last": fixed(adagrad[8], 2),
-        "adagrad-rates": f"{', '.join(grid[:-1])} and {grid[-1]}",
+        "adagrad-rates": _listed(grid),
     }
 
 
@@ -252,19 +251,6 @@ def _last_losses(rows: Rows, kind: str) -> dict[str, list[float]]:
     return {choice: [row["held_out_loss"] for row in rows_with(last, **{kind: choice})] for choice in choices}
 
 
-def _speed(results: Results) -> dict[str, str]:
-    rows, found = results("benchmark_part2"), {}
-    variants = {"calls": "ours, float32", "float32": "ours, compiled, float32", "bf16": "ours, compiled, bf16"}
-    for n in (128, 512, 1024):
-        for key, variant in variants.items():
-            (ratio,) = [row["ratio"] for row in rows_with(rows, variant=variant) if f"n={n} " in row["benchmark"]]
-            found[f"speed-{n}-{key}"] = fixed(ratio, 2)
-    for key, how, digits in (("write", "ours", 2), ("write-again", "ours, whole text", 0)):
-        (row,) = rows_with(rows, benchmark=f"one character written: {how}", variant="text of 800")
-        found[key] = rf"{fixed(row['value'] / 1e3, digits)}\,ms"
-    return found
-
-
 def _samples_table(results: Results) -> str:
     """Five first characters, at five stages in two rows of three; the sixth place shows how the last texts end."""
     rows = results("part2_grimm_samples")
@@ -279,22 +265,47 @@ def _samples_table(results: Results) -> str:
     return "\n".join([begin, r"\toprule", *upper, r"\midrule", *lower, r"\bottomrule", r"\end{tabular}"])
 
 
-def _temperatures_table(results: Results, width: int = 92) -> str:
-    """The beginnings of two texts for each temperature, and of one greedy text."""
+def _wide_samples_table(results: Results, width: int = 92) -> str:
+    """Five texts of UvA 2021's model at each of three stages, with a bar after 30 characters."""
+    samples, rows = results("part2_grimm_samples_1024"), []
+    steps = list(dict.fromkeys(row["step"] for row in samples))
+    for stage, step in zip(("1/3", "2/3", "3/3"), steps):
+        for k, row in enumerate(rows_with(samples, step=step)):
+            start, text = _cut(row["text"], 30), _cut(row["text"], width)
+            rows.append(["" if k else stage, rf"{_escape(start)}{{\,\vrule\,}}{_escape(text[len(start) :])}"])
+    return tabular(["trained", r"\normalfont text"], rows, r"@{}l>{\ttfamily}l@{}")
+
+
+def _shares_table(results: Results) -> str:
+    """The shares of real words and of distinct pairs of words of each model at each temperature, in per cent."""
     rows = []
-    for tau in (0, 0.5, 1, 2):
-        texts = [row["text"] for row in rows_with(results("part2_grimm_texts"), temperature=tau)]
-        rows.append([f"{tau:g}", _escape(_cut(texts[0], width))])
-        if tau > 0:
-            rows.append(["", _escape(_cut(texts[1], width))])
-    return tabular([r"$\tau$", r"\normalfont text"], rows, r"@{}r>{\ttfamily}l@{}")
+    for column, title in (("real_words", "words that the book has"), ("distinct_pairs", "distinct pairs of words")):
+        for ending, model in MODELS.items():
+            found = results(f"part2_grimm_temperatures{ending}")
+            taus = sorted({row["temperature"] for row in found})
+            means = [_mean(rows_with(found, temperature=tau), column) for tau in taus]
+            rows.append([title, model, *map(_per_cent, means)])
+            title = ""
+    header = [r"per cent of \dots", "units", *(rf"$\tau={tau:g}$" for tau in taus)]
+    return tabular(header, rows, "@{}ll" + "r" * len(taus) + "@{}")
+
+
+def _temperatures_table(results: Results, width: int = 83) -> str:
+    """The beginnings of two texts of each model for each temperature, and of one greedy text."""
+    rows = []
+    for ending, model in MODELS.items():
+        for tau in (0, 0.5, 1, 2):
+            texts = [row["text"] for row in rows_with(results(f"part2_grimm_texts{ending}"), temperature=tau)]
+            rows.append(["" if tau else model, f"{tau:g}", _escape(_cut(texts[0], width))])
+            if tau > 0:
+                rows.append(["", "", _escape(_cut(texts[1], width))])
+    return tabular(["units", r"$\tau$", r"\normalfont text"], rows, r"@{}lr>{\ttfamily}l@{}")
 
 
 def _completions_table(results: Results, width: int = 92) -> str:
-    """What the model adds to four prompts."""
+    """What the model adds to three prompts."""
     chosen = {
         "Sleeping beauty is": (0, 0.5, 1),
-        '"Who are you?" asked the': (1,),
         "On the third day": (0.5,),
         "And so they lived": (0.5,),
     }
@@ -307,14 +318,21 @@ def _completions_table(results: Results, width: int = 92) -> str:
     return tabular([r"$\tau$", r"\normalfont text, from the underlined prompt on"], rows, r"@{}r>{\ttfamily}l@{}")
 
 
-def _decoding_table(results: Results, width: int = 77) -> str:
-    """What each way of choosing makes of one beginning, and the log-probability per character of the whole text."""
-    rows = []
+def _decoding_table(results: Results, width: int = 58) -> str:
+    """Of each way of choosing, the means over all texts of all runs, and what it makes of one beginning."""
+    rows, measured = [], results("part2_decoding")
     for row in results("part2_decoding_texts"):
+        found = rows_with(measured, way=row["way"])
         way = re.sub(r"^tau (.*)", r"$\\tau=\1$", row["way"]).replace("top-k", "top-$k$").replace("top-p", "top-$p$")
-        rows.append([way, f"${fixed(row['log_probability'], 2)}$", _escape(_cut(row["text"], width))])
-    header = ["way", r"$\frac1L\ln\Pr(y)$", r"\normalfont text"]
-    return tabular(header, rows, r"@{}lr>{\ttfamily}l@{}")
+        shares = [_per_cent(_mean(found, column)) for column in ("real_words", "distinct_pairs")]
+        rows.append([way, f"${fixed(_mean(found, 'log_probability'), 2)}$", *shares, _escape(_cut(row["text"], width))])
+    header = ["way", r"$\frac1L\ln\Pr(y)$", "words", "pairs", r"\normalfont text"]
+    return tabular(header, rows, r"@{}lrrr>{\ttfamily}l@{}")
+
+
+def _per_cent(share: float) -> str:
+    """Return a share in per cent without the sign; what is less than all is not rounded to 100."""
+    return fixed(100 * share if share == 1 else min(100 * share, 99.9), 1)
 
 
 def _poems_table(results: Results) -> str:
