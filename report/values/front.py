@@ -69,7 +69,7 @@ def deep(results: Results, model: str) -> str:
 
 def questions() -> str:
     """Return a longtable of all answers: the editions' numbers, what they ask, page and code."""
-    columns = rf"*{{{len(EDITIONS) - 1}}}{{L{{21pt}}}}L{{23pt}}L{{87pt}}r>{{\fontseries{{lc}}}}L{{84pt}}"
+    columns = rf"*{{{len(EDITIONS) - 1}}}{{L{{21pt}}}}L{{23pt}}L{{125pt}}r>{{\fontseries{{lc}}}}L{{150pt}}"
     caption = (
         "Editions stand in columns, and one row serves all that ask the same. Where no code is named, the question "
         "asks for words only. UvA spring 2018 2.2a and 2.2b are its two questions 2.2."
@@ -78,16 +78,16 @@ def questions() -> str:
     names = [[word[0] for word in words], ["".join(word[1:-1]) for word in words], [word[-1] for word in words]]
     head = [r"\toprule", " & ".join([*names[0], "what it asks", "page", "code"]) + r" \\"]
     head += [" & ".join([*row, "", "", ""]) + r" \\" for row in names[1:]] + [r"\midrule"]
-    lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", rf"\caption{{{caption}}}\\", *head, r"\endfirsthead"]
+    lines = [rf"\captionof{{table}}{{{caption}}}", rf"\begin{{longtable*}}{{@{{}}{columns}@{{}}}}"]
     lines += [*head, r"\endhead", r"\bottomrule", r"\endfoot"]
     for part, answers in ANSWERS.items():
         lines.append(rf"\multicolumn{{{len(EDITIONS) + 3}}}{{@{{}}l@{{}}}}{{\textbf{{{part}}}}} \\*")
         lines += [rf"{row_of(answer)} \addlinespace[1.5pt]" for answer in answers] + [r"\addlinespace"]
-    return "\n".join([*lines[:-1], r"\end{longtable}"])
+    return "\n".join([*lines[:-1], r"\end{longtable*}"])
 
 
 def row_of(answer: Answer) -> str:
     """Return a row of the table of questions."""
     numbers = [answer.numbers.get(edition, "") for edition in EDITIONS]
-    code = r"\newline".join(rf"\code{{{name}}}" for name in answer.code)
+    code = ", ".join(rf"\code{{{name}}}" for name in answer.code)
     return " & ".join([*numbers, answer.asks, rf"\pageref{{q:{answer.label}}}", code]) + r" \\"
