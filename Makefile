@@ -73,6 +73,7 @@ figures: .venv/core           ## report/figures/ from report/results/
 report: figures               ## report/main.pdf from report/results/; needs TeX Live
 	$(PY) report/build.py
 	cd report && latexmk -pdf -interaction=nonstopmode -halt-on-error main.tex
+	$(PY) report/check.py
 
 RUNS := $(addprefix runs/gallery/,rnn lstm club gcn gat resnet18 numpy)
 gallery: $(RUNS:=/result.json)  ## docs/gallery/: pages on which networks of every part can be looked at, in a browser

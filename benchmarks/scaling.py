@@ -18,6 +18,7 @@ The model. Our processes send one message per step, after the backward pass (`al
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -416,6 +417,11 @@ def milliseconds(seconds: float) -> str:
 # The figure
 
 
+def as_formula(name: str) -> str:
+    """Return "2 × 128, float32" with the product as a formula."""
+    return re.sub(r"(\d+) × (\d+)", r"$\1 \\times \2$", name)
+
+
 def draw(values: Values) -> None:
     from common.figure import LINE_STYLES, MARKERS, new_figure, save_figure  # matplotlib takes a second to import
 
@@ -424,14 +430,14 @@ def draw(values: Values) -> None:
     for (name, step), style, marker in zip(steps.items(), LINE_STYLES, MARKERS):
         windows = MODELS[name.split(", ")[0]].B
         efficiencies = [step.efficiency(windows, gpu_all_reduce(p, step.num_bytes)) for p in NUMBERS]
-        weak.plot(NUMBERS, efficiencies, linestyle=style, marker=marker, label=f"{name}, {windows} each")
+        weak.plot(NUMBERS, efficiencies, linestyle=style, marker=marker, label=f"{as_formula(name)}, {windows} each")
     for windows, style, marker in zip((128, 1024, 8192), LINE_STYLES, MARKERS):
         numbers = [p for p in NUMBERS if p <= windows]
         speedups = [strong_speedup(steps["1 × 1024, float32"], windows, p) for p in numbers]
         strong.plot(numbers, speedups, linestyle=style, marker=marker, label=f"{windows:,} windows in all")
     strong.plot(NUMBERS, NUMBERS, color="0.6", linewidth=0.8)
     weak.set(xlabel=f"GPUs, {GPUS} a machine", ylabel="efficiency", ylim=(0, 1.05))
-    strong.set(xlabel=f"GPUs, {GPUS} a machine", ylabel="speed-up, 1 × 1024", yscale="log", ylim=(0.5, 600))
+    strong.set(xlabel=f"GPUs, {GPUS} a machine", ylabel=as_formula("speed-up, 1 × 1024"), yscale="log", ylim=(0.5, 600))
     for axes in (weak, strong):
         axes.set_xscale("log", base=2)
         axes.axvline(GPUS, color="0.6", linewidth=0.8, linestyle=":")

@@ -54,7 +54,8 @@ def start(job: Job, threads: int) -> "subprocess.Popen[str]":
     command += ["--run_dir", str(job.run_dir)]
     if job.run_dir.exists():
         command.append("--resume")
-    limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
+    limit = os.environ.get("OMP_NUM_THREADS", str(threads))  # also for libraries of which the environment says nothing
+    limits = {f"{library}_NUM_THREADS": limit for library in ("OMP", "MKL", "OPENBLAS")}
     return subprocess.Popen(
         command,
         env={**limits, **os.environ, EXPERIMENT: str(os.getpid())},

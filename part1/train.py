@@ -6,10 +6,10 @@
 
 The network reads `input_length` digits; with the target the palindrome has T = input_length + 1. For UvA 2020's data
 sets `input_length` is their length T, and their symbols are embedded. Every `eval_every` steps the network is evaluated
-on 2,000 sequences kept out of training. It has converged when it gets at least 99.5 % of them right three times in a
-row. Otherwise training ends after `train_steps`, or, with `patience`, after that many steps in which the lowest
-validation loss did not fall by 1 %. The accuracy reported at the end is that on 10,000 further sequences, which neither
-training nor these rules have seen.
+on 2,000 sequences kept out of training. It has converged when it gets at least `converged_accuracy` of them right, by
+default 99.5 %, three times in a row. Otherwise training ends after `train_steps`, or, with `patience`, after that many
+steps in which the lowest validation loss did not fall by 1 %. The accuracy reported at the end is that on 10,000
+further sequences, which neither training nor these rules have seen.
 
 With `curriculum`, training begins with sequences of that `input_length`. Whenever 99.5 % of the last ten batches are
 right, they become half as long again, up to `input_length`, and the learning rate is divided by the square root of 1.5.
@@ -72,8 +72,8 @@ DATASETS: dict[str, Any] = {
     "bipalindrome": BinaryPalindromeDataset,
 }
 NUM_VALIDATION, NUM_TEST = 2_000, 10_000
-CONVERGED_ACCURACY, CONVERGED_TIMES = 0.995, 3
-CURRICULUM_GROWTH, NUM_LAST = 1.5, 10
+CONVERGED_TIMES = 3
+CURRICULUM_GROWTH, NUM_LAST, MASTERED_ACCURACY = 1.5, 10, 0.995
 EVAL_EVERY = 100  # steps, at most
 # Defaults of UvA 2020's train.py, for its data sets
 UVA_2020 = {
@@ -125,13 +125,13 @@ class State(LoopState):
 
     length: int = 0  # T of the training sequences
     last_accuracies: list[float] = field(default_factory=list)  # of at most 10 training batches, all of this length
-    times_good: int = 0  # evaluations in a row with at least CONVERGED_ACCURACY
+    times_good: int = 0  # evaluations in a row with at least `converged_accuracy`
     lowest_loss: float = math.inf  # in validation; only a fall of at least 1 % lowers it
     lowest_step: int = 0
 
     @property
     def mastered(self) -> bool:
-        return len(self.last_accuracies) == NUM_LAST and mean(self.last_accuracies) >= CONVERGED_ACCURACY
+        return len(self.last_accuracies) == NUM_LAST and mean(self.last_accuracies) >= MASTERED_ACCURACY
 
     @property
     def converged(self) -> bool:
@@ -140,8 +140,8 @@ class State(LoopState):
     def out_of_patience(self, patience: int) -> bool:
         return patience > 0 and self.step - self.lowest_step >= patience
 
-    def note_validation(self, loss: float, accuracy: float) -> None:
-        self.times_good = self.times_good + 1 if accuracy >= CONVERGED_ACCURACY else 0
+    def note_validation(self, loss: float, accuracy: float, converged_accuracy: float) -> None:
+        self.times_good = self.times_good + 1 if accuracy >= converged_accuracy else 0
         if loss < 0.99 * self.lowest_loss:
             self.lowest_loss, self.lowest_step = loss, self.step
 
@@ -210,7 +210,7 @@ def train(args: Namespace) -> None:
             if evaluated:
                 validation_loss, validation_accuracy = evaluate(model, held_out.validation.to(device))
                 training.check_finite(validation_loss=validation_loss)
-                state.note_validation(validation_loss, validation_accuracy)
+                state.note_validation(validation_loss, validation_accuracy, args.converged_accuracy)
                 values |= {"validation_loss": validation_loss, "validation_accuracy": validation_accuracy}
                 training.show(loss=f"{loss.item():.3f}", validation_accuracy=f"{validation_accuracy:.3f}")
             training.end_step(values, log=evaluated or state.step % args.print_every == 0, checkpoint=evaluated)
@@ -285,6 +285,8 @@ def build_parser() -> ArgumentParser:
     add("--batch_size", type=positive_int, default=128, help="sequences in each step")
     add("--learning_rate", "--lr", type=positive_float, default=1e-3, help="learning rate of the optimizer")
     add("--train_steps", type=positive_int, default=10_000, help="largest number of steps")
+    enough = f"validation accuracy that ends training when reached {CONVERGED_TIMES} times in a row; above 1: never"
+    add("--converged_accuracy", type=positive_float, default=0.995, help=enough)
     add("--patience", type=non_negative_int, default=0, help="give up after this many steps without progress; 0: never")
     add("--curriculum", type=non_negative_int, default=0, help="--input_length at first; 0: all the time")
     add("--max_norm", "--clip_grad_norm", type=positive_float, default=10.0, help="largest norm of the gradient")

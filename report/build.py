@@ -3,16 +3,17 @@
     python report/build.py            then `latexmk -pdf main` in report/; `make report` does both
     python report/build.py --check    write nothing, and exit with 1 if a file would change
 
-Every module in report/values/ gives the numbers and the tables of one section. report/sources.tex is a checksum of
-everything that main.pdf is made of. The PDF contains it, so a test can tell whether the PDF is current. The templates
-in report/pages/ become README.md and pages of docs/: a {name} in them is a number of the report, or a value of a module
-beside them.
+Every module in report/values/ gives the numbers and the tables of one section. report/sources.tex has a checksum of
+everything that main.pdf is made of, and the day on which it changed. The PDF contains it, so a test can tell whether
+the PDF is current. The templates in report/pages/ become README.md and pages of docs/: a {name} in them is a number of
+the report, or a value of a module beside them.
 """
 
 import hashlib
 import importlib
 import re
 import sys
+from datetime import date
 from pathlib import Path
 
 if not __package__:  # run as a script
@@ -74,7 +75,7 @@ def built_files() -> dict[str, str]:
             files[f"tables/{name}.tex"] = HEADER.format(f"report/values/{path.name}") + text.rstrip() + "\n"
     lines = [f"\\setval{{{key}}}{{{numbers[key]}}}\n" for key in sorted(numbers)]
     files["numbers.tex"] = HEADER.format("report/values/*.py") + "".join(lines)
-    files["sources.tex"] = f"\\pdfinfo{{/Sources ({checksum(files)})}}\n"
+    files["sources.tex"] = sources(checksum(files))
     return files | built_pages({key: from_tex(text) for key, text in numbers.items()})
 
 
@@ -93,6 +94,17 @@ def built_pages(numbers: dict[str, str]) -> dict[str, str]:
         filled = re.sub(PLACEHOLDER, lambda match: numbers[match[1]], text)
         files[target] = f"<!-- Written by report/build.py from report/{template}: change it there. -->\n{filled}"
     return files
+
+
+def sources(digits: str) -> str:
+    """Return what main.tex says of its sources: their checksum, and the day on which it last changed."""
+    path = REPORT / "sources.tex"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    entry = f"\\pdfinfo{{/Sources ({digits})}}\n"
+    if before.startswith(entry):
+        return before
+    today = date.today()
+    return f"{entry}\\newcommand{{\\sourcesdate}}{{{today.day} {today:%B %Y}}}\n"
 
 
 def checksum(built: dict[str, str]) -> str:

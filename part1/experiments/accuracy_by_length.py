@@ -136,19 +136,23 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
         axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
         axes.set(xlabel="palindrome length $T$", title=family)
         axes.locator_params(axis="x", integer=True)
-    panels[0].set_ylabel("accuracy on 10,000 fresh palindromes")
+    panels[0].set_ylabel("test accuracy")
     panels[0].legend()
     save_figure(figure, folder / NAME)
 
 
 def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: str, marker: str, label: str) -> None:
-    """Draw accuracies by length, {T: [accuracy of each seed]}: the mean as a line, the range as a band, every run."""
-    T = sorted(lengths)
-    axes.plot(T, [mean(lengths[t]) for t in T], style, color=colour, label=label)
-    axes.fill_between(
-        T, [min(lengths[t]) for t in T], [max(lengths[t]) for t in T], color=colour, alpha=0.15, linewidth=0
-    )
-    axes.plot(*zip(*((t, y) for t in T for y in lengths[t])), marker, color=colour, markersize=2, alpha=0.6)
+    """Draw accuracies by length, {T: [accuracy of each seed]}: the mean as a line, the range as a band, every run.
+
+    Solid lines are broad, so that one is seen below a dashed line at the same place.
+    """
+    from common.figure import draw_means
+
+    broad = style == "-"
+    lengths = dict(sorted(lengths.items()))
+    draw_means(axes, lengths, linestyle=style, color=colour, linewidth=2.4 if broad else 1.2, label=label)
+    size = 4 if broad else 2
+    axes.plot(*zip(*((T, y) for T in lengths for y in lengths[T])), marker, color=colour, markersize=size, alpha=0.6)
 
 
 def build_parser() -> ExperimentParser:

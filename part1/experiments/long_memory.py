@@ -112,17 +112,20 @@ def draw_accuracy(rows: list[dict[str, Any]], folder: Path) -> None:
         for k, (label, runs) in enumerate(families):
             lengths = by_curve(runs)[runs[0]["family"], model]
             draw_curve(axes, lengths, LINE_STYLES[1 - k], COLOURS[k], MARKERS[k], label)
-        axes.plot(*zip(*PUBLISHED[model]), "x", color="0.3", markersize=6, label="published report")
+        axes.plot(*zip(*PUBLISHED[model]), "x", color="0.3", markersize=6, label="a student's report")
         axes.axhline(0.1, color="0.5", linewidth=0.8, linestyle=":", label="guessing")
         axes.set(xscale="log", xlabel="palindrome length $T$", title=model, ylim=(0, 1.05))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.xaxis.set_minor_formatter("")
-    panels[0].set_ylabel("accuracy on 10,000 fresh palindromes")
-    panels[0].legend(loc="center right")
+    panels[0].set_ylabel("test accuracy")
+    panels[-1].legend(loc="center right")
     save_figure(figure, folder / NAME)
 
 
 def draw_gradients(curves: list[dict[str, Any]], folder: Path) -> None:
     """Draw one panel for each model: dotted before training, full lines after, as far as float64 reaches."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     from common.figure import COLOURS, new_figure, save_figure
 
     models = list(dict.fromkeys(row["model"] for row in curves))
@@ -135,6 +138,9 @@ def draw_gradients(curves: list[dict[str, Any]], folder: Path) -> None:
             label = "before training" if moment == "initial" else "after training"
             axes.plot(*zip(*points), style, color=COLOURS[MODELS.index(model)], label=label)
         axes.set(xlim=(0, chosen[0]["T"]), yscale="log", xlabel="step $t$", title=model)
+        if min(row["norm"] for row in chosen if row["norm"] > 0) < 1e-100:
+            axes.yaxis.set_major_locator(LogLocator(base=1e50))
+            axes.yaxis.set_minor_locator(NullLocator())
     panels[0].set_ylabel(r"$\|\partial \mathcal{L} / \partial h^{(t)}\|$")
     panels[0].legend()
     save_figure(figure, folder / GRADIENTS)

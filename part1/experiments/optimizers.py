@@ -14,7 +14,7 @@ part1_optimizer_paths.csv; the figures have the same names.
 import math
 from argparse import Namespace
 from pathlib import Path
-from statistics import mean
+from statistics import geometric_mean, mean
 from typing import Any
 
 import torch
@@ -51,7 +51,7 @@ def main() -> None:
         write_results(CURVES, curves, args.results, seeds=args.seeds, settings=settings, mean_validation_loss=grid)
         write_results(PATHS, all_paths(args.optimizers), args.results, curvature=CURVATURE.tolist(), start=START)
     curves, paths = read_results(CURVES, args.results), read_results(PATHS, args.results)
-    draw_curves(curves, args.train_steps, args.figures)
+    draw_curves(curves, args.figures)
     draw_paths(paths, args.figures)
     for name in dict.fromkeys(row["optimizer"] for row in curves):
         rows = [row for row in curves if row["optimizer"] == name]
@@ -133,27 +133,23 @@ def _or_infinity(value: float) -> float:
     return value if math.isfinite(value) else math.inf
 
 
-def draw_curves(rows: list[dict[str, Any]], train_steps: int, folder: Path) -> None:
-    """Draw every seed's validation loss against the step; a curve that ends early has converged."""
-    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the validation loss by step: geometric mean and range of the seeds. A converged run keeps its last loss."""
+    from common.figure import COLOURS, LINE_STYLES, draw_means, new_figure, plain_ticks, save_figure
 
-    figure, (axes,) = new_figure()
-    seeds = sorted({row["seed"] for row in rows})
+    figure, (axes,) = new_figure(height=2.4)
+    steps = sorted({row["step"] for row in rows})
     for k, name in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):
-        label = None
-        for seed in seeds:
-            chosen = [row for row in rows if (row["optimizer"], row["seed"]) == (name, seed)]
-            if not chosen:
-                continue
-            label = f"{name} ({chosen[0]['learning_rate']:g})" if label is None else ""
-            steps, losses = [row["step"] for row in chosen], [row["validation_loss"] for row in chosen]
-            marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
-            axes.plot(
-                steps, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, marker=marker, label=label
-            )
-            if steps[-1] < train_steps:
-                axes.plot(steps[-1], losses[-1], "o", color=COLOURS[k])
+        mine = [row for row in rows if row["optimizer"] == name]
+        losses: dict[int, list[float]] = {step: [] for step in steps}
+        for seed in {row["seed"] for row in mine}:
+            curve = {row["step"]: row["validation_loss"] for row in mine if row["seed"] == seed}
+            for step in steps:
+                losses[step].append(curve[min(step, max(curve))])
+        label = title(name, mine[0]["learning_rate"])
+        draw_means(axes, losses, geometric_mean, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
     axes.set(xlabel="training step", ylabel="validation loss (nats)", yscale="log")
+    plain_ticks(axes.yaxis)
     axes.legend(title="optimizer (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, folder / CURVES)
 
@@ -174,17 +170,28 @@ def draw_paths(rows: list[dict[str, Any]], folder: Path) -> None:
             [r["x"] for r in chosen], [r["y"] for r in chosen], "o-", color=COLOURS[k], markersize=2, linewidth=0.9
         )
         axes.plot(0, 0, "k+")
-        axes.set(
-            title=f"{name} ({chosen[0]['learning_rate']:.2g}): $f$ = {chosen[-1]['f']:.0e}",
-            xlim=(-4.6, 1.6),
-            ylim=(-1.4, 1.4),
-        )
+        f_at_the_end = power_of_ten(chosen[-1]["f"])
+        axes.set_title(f"{title(name, chosen[0]['learning_rate'])}: $f = {f_at_the_end}$", fontsize=8)
+        axes.set(xlim=(-4.6, 1.6), ylim=(-1.4, 1.4))
         axes.grid(False)
     for axes in panels[-columns:]:
         axes.set_xlabel("$x$")
     for axes in panels[::columns]:
         axes.set_ylabel("$y$")
     save_figure(figure, folder / PATHS)
+
+
+def title(name: str, learning_rate: float) -> str:
+    """Return an optimizer's name and learning rate as the figures show them."""
+    from common.figure import OPTIMIZER_NAMES
+
+    return f"{OPTIMIZER_NAMES.get(name, name)} ({float(f'{learning_rate:.2g}'):g})"
+
+
+def power_of_ten(value: float) -> str:
+    """Return a positive number of one digit as a formula, without a power of ten where that is short."""
+    digit, exponent = f"{value:.0e}".split("e")
+    return f"{value:.1g}" if 0.01 <= value < 10 else rf"{digit}\times10^{{{int(exponent)}}}"
 
 
 def build_parser() -> ExperimentParser:

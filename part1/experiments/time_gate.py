@@ -273,7 +273,7 @@ def draw_gate(folder: Path) -> None:
         k[0] = 0
         label = "LSTM" if width is None else f"$r_{{on}} = {width}$"
         right.plot(t, (1 - k * (1 - FORGET)).cumprod(0), linestyle=style, color=colour, label=label)
-    right.set(xlabel="step $t$", ylabel="left of $c^{(0)}$", yscale="log")
+    right.set(xlabel="step $t$", ylabel="share of $c^{(0)}$ that is left", yscale="log")
     right.legend()
     save_figure(figure, folder / NAME)
 
@@ -282,7 +282,7 @@ def draw_learning(rows: Rows, basin: Rows, folder: Path) -> None:
     """Draw a panel each: the networks' errors while they learn; the basin around the right tau; wrong starts."""
     from common.figure import new_figure, save_figure
 
-    figure, panels = new_figure(2, 2, height=2.2, sharey=True)
+    figure, panels = new_figure(2, 2, height=2.1, sharey=True)
     draw_networks(rows, panels[0])
     draw_basin(basin, panels[1])
     ends = last_rows(rows)
@@ -297,25 +297,23 @@ def draw_learning(rows: Rows, basin: Rows, folder: Path) -> None:
         axes.axhline(1, color="0.5", linewidth=0.8, linestyle=":")  # always answering 0
     for axes in panels[::2]:
         axes.set_ylabel("error")
-    panels[0].set_ylim(bottom=1e-4)  # room for the legend
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=3)
     save_figure(figure, folder / LEARNING)
 
 
 def draw_networks(rows: Rows, axes: Any) -> None:
-    from common.figure import COLOURS, LINE_STYLES
+    from common.figure import COLOURS, LINE_STYLES, draw_means
 
     for (network, label), colour, style in zip(NETWORKS.items(), COLOURS, LINE_STYLES):
         errors: dict[int, list[float]] = {}
         for row in rows:
             if run_of(row) == Run(network):
-                errors.setdefault(row["step"], []).append(row["error"])
+                errors.setdefault(row["step"] * BATCH_SIZE, []).append(row["error"])
         if errors:
-            x, marker = [step * BATCH_SIZE for step in errors], "o" if len(errors) == 1 else None
-            means, low, high = ([*map(function, errors.values())] for function in (geometric_mean, min, max))
-            axes.plot(x, means, linestyle=style, color=colour, marker=marker, linewidth=0.9, label=label)
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            draw_means(axes, errors, geometric_mean, linestyle=style, color=colour, linewidth=0.9, label=label)
     axes.set(xscale="log", xlabel="sequences seen")
-    axes.legend(fontsize=6)
 
 
 def draw_basin(basin: Rows, axes: Any) -> None:

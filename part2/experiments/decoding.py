@@ -245,7 +245,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
             if row["way"] != BOOK:
                 axes.plot(row[name], ways.index(row["way"]), "o", color=COLOURS[0])
         axes.set(xlabel=label)
-    panels[0].set_yticks(range(len(ways)), [way.replace("tau", "$\\tau =$") for way in ways])
+    panels[0].set_yticks(range(len(ways)), [re.sub("tau (.*)", r"$\\tau = \1$", way) for way in ways])
     panels[0].invert_yaxis()
     panels[0].legend(loc="lower left")
     save_figure(figure, folder / NAME)

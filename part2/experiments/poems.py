@@ -43,6 +43,7 @@ LEARNING_RATES = {
     "adagrad": (0.01, 0.03, 0.1),
     "adadelta": (3.0, 10.0, 30.0),
 }
+INIT_NAMES = {"uniform": "uniform", "zeros": "zeros", "normal": "$N(0, 1)$", "xavier": "Xavier"}
 STUDIES = ("optimizers", "inits", "tang")
 TANG = {"poems": "tang", "precision": "bf16", "seed": 0}
 
@@ -164,24 +165,24 @@ def verses(folder: Path) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
-    """Draw every seed's held-out loss against the epoch."""
-    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+    """Draw the held-out loss by epoch: mean and range of the seeds."""
+    from common.figure import COLOURS, LINE_STYLES, OPTIMIZER_NAMES, draw_means, new_figure, plain_ticks, save_figure
 
-    figure, (axes,) = new_figure()
+    figure, (axes,) = new_figure(height=2.2 if kind == "optimizer" else 1.8)
     for k, choice in enumerate(dict.fromkeys(row[kind] for row in rows)):
-        seeds = list(dict.fromkeys(row["seed"] for row in rows if row[kind] == choice))
-        for seed in seeds:
-            chosen = [row for row in rows if (row[kind], row["seed"]) == (choice, seed)]
-            label = f"{choice} ({chosen[0]['learning_rate']:g})" if seed == seeds[0] else None
-            epochs, losses = [row["epoch"] for row in chosen], [row["held_out_loss"] for row in chosen]
-            marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
-            axes.plot(
-                epochs, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], linewidth=0.9, marker=marker, label=label
-            )
-    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)", yscale="log" if kind == "init" else "linear")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
-    axes.legend(title=f"{kind} (learning rate)", loc="upper left", bbox_to_anchor=(1, 1))
+        mine = [row for row in rows if row[kind] == choice]
+        losses: dict[int, list[float]] = {}
+        for row in mine:
+            losses.setdefault(row["epoch"], []).append(row["held_out_loss"])
+        label = INIT_NAMES[choice] if kind == "init" else OPTIMIZER_NAMES.get(choice, choice)
+        label = f"{label} ({mine[0]['learning_rate']:g})" if kind == "optimizer" else label
+        draw_means(axes, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
+    axes.set(xlabel="epoch", ylabel="held-out loss (nats a character)")
+    if kind == "init":
+        axes.set_yscale("log")
+        plain_ticks(axes.yaxis, 1, 2, 4, 6, 8)
+    title = "initialisation" if kind == "init" else "optimizer (learning rate)"
+    axes.legend(title=title, loc="upper left", bbox_to_anchor=(1, 1))
     save_figure(figure, path)
 
 

@@ -27,7 +27,7 @@ from part2.download import save_book
 from part2.model import load_model
 
 NAME = "part2_shakespeare"
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "stateful": True,
     "precision": "bf16",
     "embedding_size": 128,
@@ -121,18 +121,19 @@ def costs_of_words(text: Path, runs: dict[str, FinishedRun]) -> list[dict[str, A
 
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the held-out loss of every run against time."""
+    """Draw the held-out loss of every run against the characters that it has read."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
     figure, (axes,) = new_figure()
     for k, name in enumerate(dict.fromkeys(row["run"] for row in rows)):
         chosen = [row for row in rows if row["run"] == name]
-        label = f"{RUNS[name]['lstm_num_layers']} x {SETTINGS['lstm_hidden_dim']} units: "
+        label = rf"${RUNS[name]['lstm_num_layers']} \times {SETTINGS['lstm_hidden_dim']}$ units: "
         label += f"{min(row['held_out_loss'] for row in chosen):.3f}"
-        minutes, losses = [row["minutes"] for row in chosen], [row["held_out_loss"] for row in chosen]
-        axes.plot(minutes, losses, "o", linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
+        characters = RUNS[name]["batch_size"] * SETTINGS["seq_length"] / 1e6
+        read, losses = [row["step"] * characters for row in chosen], [row["held_out_loss"] for row in chosen]
+        axes.plot(read, losses, "o", linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
     axes.axhline(NANOGPT["A100"], color="0.4", linestyle=":", label=f"nanoGPT on an A100: {NANOGPT['A100']}")
-    axes.set(xlabel="minutes", ylabel="held-out loss (nats a character)")
+    axes.set(xlabel="characters read (millions)", ylabel="held-out loss (nats a character)")
     if min(row["held_out_loss"] for row in rows) < 1.7:  # the first steps, far off, are left out
         axes.set_ylim(1.38, 1.75)
     axes.legend()

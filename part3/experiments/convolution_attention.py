@@ -62,7 +62,7 @@ def training_job(model: str) -> Job:
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw training and validation accuracy by epoch, a panel each: the mean over runs, and their range."""
-    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+    from common.figure import COLOURS, LINE_STYLES, draw_means, new_figure, save_figure
 
     figure, panels = new_figure(1, 2, sharey=True)
     for axes, part in zip(panels, ("training", "validation")):
@@ -71,9 +71,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
             for row in rows:
                 if row["model"] == model:
                     by_epoch.setdefault(row["epoch"], []).append(100 * row[part])
-            epochs, values = list(by_epoch), list(by_epoch.values())
-            axes.fill_between(epochs, list(map(min, values)), list(map(max, values)), color=colour, alpha=0.2)
-            axes.plot(epochs, list(map(mean, values)), linestyle=style, color=colour, label=model)
+            draw_means(axes, by_epoch, linestyle=style, color=colour, label=model)
         axes.set(xlabel="epoch", title=f"{part} nodes{', with dropout' if part == 'training' else ''}")
     panels[0].set_ylabel("accuracy (%)")
     panels[1].legend(loc="lower right")

@@ -107,7 +107,7 @@ def means_by_layers(rows: list[dict[str, Any]], model: str, column: str) -> dict
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw test accuracy, and the distance of nodes, against the number of layers: means as lines, runs as dots."""
-    from common.figure import COLOURS, MARKERS, new_figure, save_figure
+    from common.figure import COLOURS, MARKERS, new_figure, plain_ticks, save_figure
 
     figure, (left, right) = new_figure(1, 2)
     for model, colour, marker in zip(dict.fromkeys(row["model"] for row in rows), COLOURS, MARKERS):
@@ -126,6 +126,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
         axes.set(xlabel="number of layers", ylabel=name, xticks=layers, xticklabels=layers)
     if min(row["distance_initial"] for row in rows) > 0:
         right.set_yscale("log")
+        plain_ticks(right.yaxis)
     left.legend()
     right.legend()
     save_figure(figure, folder / NAME)

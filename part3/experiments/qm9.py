@@ -12,7 +12,7 @@ import csv
 from argparse import Namespace
 from itertools import product
 from pathlib import Path
-from statistics import mean
+from statistics import geometric_mean, mean
 from typing import Any
 
 import torch
@@ -241,8 +241,8 @@ def by_model(rows: list[dict[str, Any]]) -> dict[tuple[str, int], list[dict[str,
 
 
 def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]], folder: Path) -> None:
-    """Draw the validation loss against the epoch: one panel for each number of training molecules, all on the left."""
-    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+    """Draw the validation loss by epoch, mean and range of the seeds, a panel for each number of training molecules."""
+    from common.figure import COLOURS, LINE_STYLES, draw_means, new_figure, save_figure
 
     sizes = sorted({row["num_train"] for row in rows}, reverse=True)
     figure, panels = new_figure(1, len(sizes), height=2.9, sharey=True)
@@ -250,14 +250,13 @@ def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]], folder
     for axes, num_train in zip(panels, sizes):
         mine = [row for row in rows if row["num_train"] == num_train]
         for k, model in enumerate(MODELS):
-            for seed in [row["seed"] for row in mine if row["model"] == model]:
-                chosen = [
-                    r for r in losses if (r["model"], r["seed"]) == (model, seed) and size_of(r, sizes) == num_train
-                ]
-                epochs, values = [row["epoch"] for row in chosen], [row["validation_loss"] for row in chosen]
-                marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
-                style: dict[str, Any] = {"linestyle": LINE_STYLES[k], "color": COLOURS[k], "marker": marker}
-                axes.plot(epochs, values, **style, linewidth=1, label=None if model in labelled else model)
+            by_epoch: dict[int, list[float]] = {}
+            for row in losses:
+                if row["model"] == model and size_of(row, sizes) == num_train:
+                    by_epoch.setdefault(row["epoch"], []).append(row["validation_loss"])
+            if by_epoch:
+                style: dict[str, Any] = {"linestyle": LINE_STYLES[k], "color": COLOURS[k]}
+                draw_means(axes, by_epoch, geometric_mean, **style, label=None if model in labelled else model)
                 labelled.add(model)
         label = None if axes is not panels[0] else "counts of atoms and bonds"
         counts = mean(row["counts_loss"] for row in mine)

@@ -71,10 +71,10 @@ def measure(num_layers: int, seeds: Sequence[int] = range(NUM_SEEDS)) -> list[di
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     """Draw the mean influence of one member on another against their distance; exact zeros get a line of their own."""
-    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
+    from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, plain_ticks, save_figure
 
     floor = min(row["influence"] for row in rows if row["influence"]) / 10
-    figure, (axes,) = new_figure(height=2.6)
+    figure, (axes,) = new_figure()
     styles: list[dict[str, Any]] = [
         {"marker": marker, "linestyle": line, "color": colour}
         for marker, line, colour in zip(MARKERS, LINE_STYLES, COLOURS)
@@ -89,6 +89,7 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
         xlabel="distance of two members (hops)", ylabel="influence of one on the other", yscale="log",
         xticks=sorted({row["hops"] for row in rows}),
     )  # fmt: skip
+    plain_ticks(axes.yaxis, 1)
     axes.legend(title="layers", loc="upper right")
     save_figure(figure, folder / NAME)
 

@@ -56,19 +56,15 @@ def train_all(args: Namespace) -> list[dict[str, Any]]:
 
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Draw validation accuracy by epoch, one line for each model and seed."""
-    from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
+    """Draw validation accuracy by epoch: mean and range of the seeds."""
+    from common.figure import COLOURS, LINE_STYLES, draw_means, new_figure, save_figure
 
     figure, (axes,) = new_figure()
-    seeds = list(dict.fromkeys(row["seed"] for row in rows))
     for k, (prefix, model) in enumerate(MODELS.items()):
-        for seed in seeds:
-            chosen = [row for row in rows if row["seed"] == seed]
-            epochs = [row["epoch"] for row in chosen]
-            style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k]}
-            style["label"] = model if seed == seeds[0] else None
-            style["marker"] = "." if len(chosen) == 1 else None  # a line of one point would not be seen
-            axes.plot(epochs, [row[f"{prefix}validation_accuracy"] for row in chosen], **style)
+        by_epoch: dict[int, list[float]] = {}
+        for row in rows:
+            by_epoch.setdefault(row["epoch"], []).append(row[f"{prefix}validation_accuracy"])
+        draw_means(axes, by_epoch, color=COLOURS[k], linestyle=LINE_STYLES[k], label=model)
     axes.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, None))
     axes.legend()
     save_figure(figure, folder / NAME)

@@ -56,6 +56,23 @@ LABELS = {
     "densenet121": "DenseNet-121",
     "debug": "linear",
 }
+# Two students' answers to UvA 2021's question: accuracy, mean CE and mean RCE after 150 epochs on the original images.
+# CE and RCE are computed from the accuracies that stand in their repositories; B's VGG-11 with BN did not train.
+PUBLISHED = {
+    "A": {
+        "vgg11": (0.851, 0.913, 1.226),
+        "vgg11_bn": (0.859, 0.948, 1.408),
+        "resnet18": (0.805, 1, 1),
+        "resnet34": (0.803, 0.993, 0.978),
+        "densenet121": (0.822, 1.000, 1.171),
+    },
+    "B": {
+        "vgg11": (0.855, 0.941, 1.175),
+        "resnet18": (0.824, 1, 1),
+        "resnet34": (0.808, 1.037, 0.940),
+        "densenet121": (0.819, 1.054, 1.091),
+    },
+}
 
 
 class Run(NamedTuple):
@@ -279,7 +296,7 @@ def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw accuracy by severity: one panel for each corruption, one line for each network."""
     from common.figure import COLOURS, LINE_STYLES, MARKERS, new_figure, save_figure
 
-    figure, panels = new_figure(2, 2, height=2.2, sharex=True, sharey=True)
+    figure, panels = new_figure(2, 2, height=1.8, sharex=True, sharey=True)
     for axes, corruption in zip(panels, CORRUPTIONS):
         for k, model in enumerate(dict.fromkeys(row["model"] for row in rows)):
             style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": MARKERS[k]}
@@ -294,20 +311,23 @@ def draw_severities(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_curves(curves: list[dict[str, Any]], path: Path) -> None:
-    """Draw each network's loss and accuracy by epoch: in validation, and, as thin lines, on the training images."""
+    """Draw each network's accuracy by epoch, in validation and on the training images, a panel for each network."""
     from common.figure import COLOURS, LINE_STYLES, new_figure, save_figure
 
-    figure, panels = new_figure(1, 2, height=2.6)
-    for axes, name in zip(panels, ("loss", "accuracy")):
-        for k, model in enumerate(dict.fromkeys(row["model"] for row in curves)):
-            chosen = [row for row in curves if row["model"] == model]
-            epochs = [row["epoch"] for row in chosen]
-            marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+    models = list(dict.fromkeys(row["model"] for row in curves))
+    figure, panels = new_figure(1, len(models), height=1.7, sharey=True)
+    for axes, model in zip(panels, models):
+        chosen = [row for row in curves if row["model"] == model]
+        epochs = [row["epoch"] for row in chosen]
+        marker = "." if len(chosen) == 1 else None  # a line of one point would not be seen
+        for k, (column, label) in enumerate({"validation_accuracy": "validation", "accuracy": "training"}.items()):
             style: dict[str, Any] = {"color": COLOURS[k], "linestyle": LINE_STYLES[k], "marker": marker}
-            axes.plot(epochs, [row[f"validation_{name}"] for row in chosen], **style, label=LABELS[model])
-            axes.plot(epochs, [row[name] for row in chosen], **style, linewidth=0.5)
-        axes.set(xlabel="epoch", ylabel="cross-entropy (nats)" if name == "loss" else name)
-    panels[1].legend()
+            axes.plot(epochs, [row[column] for row in chosen], **style, label=label)
+        axes.set_title(LABELS[model], fontsize=8)
+        axes.set_xlabel("epoch")
+    panels[0].set_ylabel("accuracy")
+    panels[0].locator_params(axis="y", nbins=4)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     save_figure(figure, path)
 
 

@@ -10,19 +10,22 @@ from part2.experiments import decoding
 from report.pages.format import from_tex, table
 from report.values import Results, Rows, rows_with
 from report.values.format import scientific, thousands
+from report.values.images import three_answers
 
 
 def values(results: Results) -> dict[str, str]:
     """Return accuracies with their spread, tables, and where every result comes from."""
     citation = results("part3_citation")
-    (densenet,) = rows_with(results("part4_training"), model="densenet121")
-    found = {"results-files": files(), "results-densenet121-clean": f"{100 * densenet['test_accuracy']:.1f} %"}
+    found = {"results-files": files()}
     for dataset in ("cora", "citeseer"):
         for model in ("gcn", "gat"):
             runs = rows_with(citation, dataset=dataset, split="public", model=model)
             accuracies = [100 * row["accuracy"] for row in runs]
             found[f"results-{dataset}-{model}"] = f"{mean(accuracies):.1f} ± {stdev(accuracies):.1f} %"
     found["results-variants"] = variants_table(results("part1_variants"))
+    images = three_answers(results("part4_corruption_errors"), results("part4_training"))
+    header = [f"{measure}, {answer}" for measure in ("accuracy (%)", "CE", "RCE") for answer in ("ours", "A", "B")]
+    found["results-images"] = table(["", *header], images)
     found["results-decoding"] = decoding_table(results("part2_decoding"))
     return found | gradient_ratios(results("part1_grads_over_time")) | gate_errors(results("part1_time_gate"))
 

@@ -19,7 +19,7 @@ def values(results: Results) -> dict[str, str]:
     molecules = results("part3_qm9")
     num_train = max(row["num_train"] for row in molecules)
     all_molecules = {row["model"]: row for row in rows_with(molecules, num_train=num_train)}
-    mlp, best = all_molecules["MLP"], all_molecules["deep GNN with rings"]
+    mlp, gnn, deep_gnn = (all_molecules[model] for model in ("MLP", "GNN", "deep GNN with rings"))
     images = {row["model"]: fixed(100 * row["test_accuracy"], 1) for row in results("part4_training")}
     return {
         "front-rnn-length": str(mastered(lengths, "RNN")),
@@ -37,7 +37,8 @@ def values(results: Results) -> dict[str, str]:
         "front-deep-gcnii": deep(results, "gcnii"),
         "front-mlp": fixed(mlp["test_mae_mev"], 0),
         "front-mlp-renumbered": thousands(mlp["permuted_test_mae_mev"]),
-        "front-gnn": fixed(best["test_mae_mev"], 1),
+        "front-gnn": fixed(gnn["test_mae_mev"], 0),
+        "front-deep-gnn": fixed(deep_gnn["test_mae_mev"], 1),
         "front-vgg": images["vgg11"],
         "front-vgg-bn": images["vgg11_bn"],
     }
@@ -69,12 +70,16 @@ def deep(results: Results, model: str) -> str:
 def questions() -> str:
     """Return a longtable of all answers: the editions' numbers, what they ask, page and code."""
     columns = rf"*{{{len(EDITIONS) - 1}}}{{L{{21pt}}}}L{{23pt}}L{{87pt}}r>{{\fontseries{{lc}}}}L{{84pt}}"
-    lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", r"\toprule"]
+    caption = (
+        "Editions stand in columns, and one row serves all that ask the same. Where no code is named, the question "
+        "asks for words only. UvA spring 2018 2.2a and 2.2b are its two questions 2.2."
+    )
     words = [name.replace("November", "Nov.").split() for name in EDITIONS.values()]
     names = [[word[0] for word in words], ["".join(word[1:-1]) for word in words], [word[-1] for word in words]]
-    lines += [" & ".join([*names[0], "what it asks", "page", "code"]) + r" \\"]
-    lines += [" & ".join([*row, "", "", ""]) + r" \\" for row in names[1:]]
-    lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+    head = [r"\toprule", " & ".join([*names[0], "what it asks", "page", "code"]) + r" \\"]
+    head += [" & ".join([*row, "", "", ""]) + r" \\" for row in names[1:]] + [r"\midrule"]
+    lines = [rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}", rf"\caption{{{caption}}}\\", *head, r"\endfirsthead"]
+    lines += [*head, r"\endhead", r"\bottomrule", r"\endfoot"]
     for part, answers in ANSWERS.items():
         lines.append(rf"\multicolumn{{{len(EDITIONS) + 3}}}{{@{{}}l@{{}}}}{{\textbf{{{part}}}}} \\*")
         lines += [rf"{row_of(answer)} \addlinespace[1.5pt]" for answer in answers] + [r"\addlinespace"]

@@ -1,4 +1,4 @@
-"""From part4_training, part4_curves, part4_robustness, part4_corruption_errors, part4_numpy and benchmark_part4."""
+"""From part4_training, part4_curves, part4_robustness, part4_corruption_errors and part4_numpy."""
 
 import re
 from itertools import pairwise
@@ -6,11 +6,11 @@ from pathlib import Path
 from statistics import mean
 
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
-from part4.experiments.robustness import LABELS, REFERENCE
+from part4.experiments.robustness import LABELS, PUBLISHED, REFERENCE
 from report.values import Results, Rows, rows_with
 from report.values.format import fixed, percent, tabular, thousands
 
-SECTION = Path(__file__).resolve().parents[1] / "sections" / "images.tex"
+SECTIONS = Path(__file__).resolve().parents[1] / "sections"
 KEYS = {"Gaussian noise": "noise", "Gaussian blur": "blur", "contrast": "contrast", "JPEG": "jpeg"}
 SETTINGS = {
     "Gaussian noise": ("standard deviation", NOISE_STD),
@@ -20,37 +20,32 @@ SETTINGS = {
 }
 RESULTS = ("training", "curves", "robustness", "corruption_errors")
 NUM_TEST = 10_000
-FUNCTIONS = {  # of benchmark_part4
-    "convolution": "convolution",
-    "filters": "gradient of the filters",
-    "input": "gradient of the input",
-    "pooling": "pooling",
-    "pooling-back": "gradient through pooling",
-}
 
 
 def values(results: Results) -> dict[str, str]:
-    """Every accuracy, CE and RCE has a key; return those that the section uses."""
+    """Every accuracy, CE and RCE has a key; return those that the report uses."""
     training, curves, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     parts = (
         of_training(training),
         of_curves(curves),
         of_robustness(robustness),
         of_errors(errors, robustness),
+        beside_published(training),
         of_numpy(results("part4_numpy")),
-        of_benchmark(results("benchmark_part4")),
     )
-    text = re.sub(r"(?<!\\)%.*", "", SECTION.read_text(encoding="utf-8"))
+    sections = "".join(path.read_text(encoding="utf-8") for path in sorted(SECTIONS.glob("*.tex")))
+    text = re.sub(r"(?<!\\)%.*", "", sections)
     used = set(re.findall(r"\\val\{images-([^}]*)\}", text))
     return {f"images-{key}": value for part in parts for key, value in part.items() if key in used}
 
 
 def tables(results: Results) -> dict[str, str]:
-    """Return ResNet-18's accuracies, and every network's CE and RCE."""
+    """Return ResNet-18's accuracies, every network's CE and RCE, and both beside those of two published answers."""
     training, _, robustness, errors = (results(f"part4_{name}") for name in RESULTS)
     return {
         "images-resnet18": severity_table(robustness),
         "images-corruption-errors": error_table(errors, training),
+        "images-published": published_table(errors, training),
     }
 
 
@@ -61,22 +56,18 @@ def of_training(rows: Rows) -> dict[str, str]:
         found |= {
             f"{model}-clean": percent(row["test_accuracy"], 1),
             f"{model}-parameters": f"{fixed(row['parameters'] / 1e6, 1)} million",
-            f"{model}-minutes": fixed(row["minutes"], 0),
         }
     return found
 
 
 def of_curves(rows: Rows) -> dict[str, str]:
-    """Return the last epoch's accuracies in training and validation, and the last five epochs' gain in validation."""
+    """Return what the last five epochs gained in validation."""
     found: dict[str, str] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         chosen = sorted(rows_with(rows, model=model), key=lambda row: row["epoch"])
         last, before = chosen[-1], chosen[max(0, len(chosen) - 6)]
-        found |= {
-            f"{short(model)}-last-training": percent(last["accuracy"], 1),
-            f"{short(model)}-last-validation": percent(last["validation_accuracy"], 1),
-            f"{short(model)}-last-gain": fixed(100 * (last["validation_accuracy"] - before["validation_accuracy"]), 1),
-        }
+        gain = 100 * (last["validation_accuracy"] - before["validation_accuracy"])
+        found[f"{short(model)}-last-gain"] = fixed(gain, 1)
     return found
 
 
@@ -93,8 +84,6 @@ def of_robustness(rows: Rows) -> dict[str, str]:
             found[f"{short(model)}-{key}-steps"] = f"{', '.join(steps[:-1])} and {steps[-1]}"
             found |= {f"{short(model)}-{key}-{severity}": percent(a, 1) for severity, a in zip(SEVERITIES, at)}
             found[f"{short(model)}-{key}-drop"] = fixed(100 * drops[corruption], 1)
-        names = sorted(drops, key=lambda corruption: -drops[corruption])
-        found[f"{short(model)}-drop-order"] = ", ".join(names)
     return found
 
 
@@ -141,21 +130,6 @@ def of_numpy(rows: Rows) -> dict[str, str]:
     return found
 
 
-def of_benchmark(rows: Rows) -> dict[str, str]:
-    """Return ratios of times: to PyTorch's, of loops to products over patches, of a training step to torchvision's."""
-    value = {(row["benchmark"], row["variant"]): row["value"] for row in rows}
-    found = {}
-    for key, function in FUNCTIONS.items():
-        batch, one = (f"{function}, {size} x 16 x 32 x 32" for size in (128, 1))
-        found[f"speed-{key}"] = fixed(value[batch, "ours"] / value[batch, "PyTorch"], 1)
-        found[f"speed-{key}-loops"] = thousands(value[one, "ours, as the equation reads"] / value[one, "ours"])
-    for (benchmark, variant), time in value.items():
-        if benchmark.endswith("step of 128 images") and variant.startswith("ours, "):
-            model, precision = benchmark.split(",")[0], variant.removeprefix("ours, ")
-            found[f"speed-{short(model)}-{precision}"] = fixed(time / value[benchmark, "as in torchvision"], 2)
-    return found
-
-
 def severity_table(rows: Rows) -> str:
     """Return ResNet-18's accuracy by corruption and severity, with what the severity is in numbers below."""
     accuracy, body = accuracies(rows), []
@@ -180,6 +154,31 @@ def error_table(rows: Rows, training: Rows) -> str:
     groups = r" & & \multicolumn{5}{c}{CE} & \multicolumn{5}{c}{RCE} \\ \cmidrule(lr){3-7}\cmidrule(lr){8-12} "
     columns = [name.removeprefix("Gaussian ") for name in names]
     return tabular([groups, "clean", *columns, *columns], body, "lrrrrrrrrrrr")
+
+
+def beside_published(training: Rows) -> dict[str, str]:
+    """Return by how many points the published accuracies are higher than ours."""
+    ours = {row["model"]: row["test_accuracy"] for row in training}
+    gaps = [100 * (clean - ours[model]) for models in PUBLISHED.values() for model, (clean, *_) in models.items()]
+    return {"published-gaps": f"{fixed(min(gaps), 1)} to {fixed(max(gaps), 1)}"}
+
+
+def published_table(rows: Rows, training: Rows) -> str:
+    """Return `three_answers` as a table."""
+    spans = [rf"\multicolumn{{3}}{{c}}{{{name}}}" for name in ("clean accuracy", "mean CE", "mean RCE")]
+    groups = " & " + " & ".join(spans) + r" \\ \cmidrule(lr){2-4}\cmidrule(lr){5-7}\cmidrule(lr){8-10} "
+    return tabular([groups, *["ours", *PUBLISHED] * 3], three_answers(rows, training), "lrrrrrrrrr")
+
+
+def three_answers(rows: Rows, training: Rows) -> list[list[str]]:
+    """Return each network's name, clean accuracies, mean CEs and mean RCEs: ours and those of two published answers."""
+    clean, body = {row["model"]: row["test_accuracy"] for row in training}, []
+    for row in rows_with(rows, corruption="mean"):
+        model = row["model"]
+        sources = [(clean[model], row["CE"], row["RCE"]), *(models.get(model) for models in PUBLISHED.values())]
+        numbers = [[fixed(100 * n[0], 1), fixed(n[1], 2), fixed(n[2], 2)] if n else ["--"] * 3 for n in sources]
+        body.append([LABELS[model], *(text for measure in zip(*numbers) for text in measure)])
+    return body
 
 
 def accuracies(rows: Rows) -> dict[tuple[str, str, int], float]:

@@ -1,7 +1,6 @@
-"""From the part1_*.csv and benchmark_part1.csv: accuracy by length, gradient flow, long memory, optimizers, speed."""
+"""From the part1_*.csv: accuracy by length, gradient flow, long memory, optimizers."""
 
 import math
-import re
 from collections.abc import Iterable
 from statistics import mean
 
@@ -11,25 +10,8 @@ from report.values.format import fixed, scientific, tabular, thousands
 MODELS = ("RNN", "LSTM")
 LENGTHS = ((5, 15), (17, 17), (20, 20), (22, 22), (25, 25), (27, 27), (30, 30), (35, 60))
 CONVERGED = {"RNN": (17, 20, 22, 25), "LSTM": (27,)}
-MEANS = {"RNN": (30, 60), "LSTM": (25,)}
+MEANS = {"RNN": (5, 30), "LSTM": (5, 25)}
 TRAIN_STEPS = 1_000  # of an optimizer's run; one that ends earlier has converged
-SPEEDS = {
-    "LSTM": {
-        "torch.nn.LSTM": r"\code{nn.LSTM}",
-        "torch.nn.LSTM, bf16": r"\code{nn.LSTM}, bfloat16",
-        "ours, compiled": "ours, compiled",
-        "ours, compiled, bf16": "ours, compiled, bfloat16",
-        "ours": "ours, PyTorch's calls",
-        "plain loop": "plain loop",
-        "plain loop, eight products": "plain loop, eight products",
-    },
-    "RNN": {
-        "torch.nn.RNN": r"\code{nn.RNN}",
-        "ours, compiled": "ours, compiled",
-        "ours": "ours, PyTorch's calls",
-        "plain loop": "plain loop",
-    },
-}
 SHARES = (
     ("handout", "RNN", 10, "trained"),
     ("handout", "RNN", 30, "initial"),
@@ -49,12 +31,11 @@ def values(results: Results) -> dict[str, str]:
         **_shares(results("part1_gradient_flow")),
         **_long_memory(results("part1_long_memory"), results("part1_long_memory_gradients")),
         **_optimizers(results("part1_optimizers")),
-        **_memory(results("benchmark_part1")),
     }
 
 
 def tables(results: Results) -> dict[str, str]:
-    """Return converged runs and mean accuracy by length, with the handouts' settings; and the recurrences' times."""
+    """Return converged runs and mean accuracy by length, with the handouts' settings."""
     rows = results("part1_accuracy_by_length")
     lines = []
     for model in MODELS:
@@ -63,10 +44,7 @@ def tables(results: Results) -> dict[str, str]:
         lines.append([f"{model}: converged runs", *(_converged(runs, "/") for runs in cells)])
         lines.append([f"{model}: mean accuracy", *(_accuracy(runs) for runs in cells)])
     header = ["$T$", *(f"{first} to {last}" if first < last else str(first) for first, last in LENGTHS)]
-    return {
-        "memory-converged": tabular(header, lines, "l" + "c" * len(LENGTHS)),
-        "memory-speed": _speed_table(results("benchmark_part1")),
-    }
+    return {"memory-converged": tabular(header, lines, "l" + "c" * len(LENGTHS))}
 
 
 def gradient_share(rows: Rows, family: str, model: str, T: int, moment: str) -> float:
@@ -82,10 +60,7 @@ def geometric_mean(numbers: Iterable[float]) -> float:
 
 
 def _accuracies(rows: Rows) -> dict[str, str]:
-    numbers = {
-        "memory-sweep-runs": str(len(rows)),
-        "memory-sweep-hours": fixed(sum(row["seconds"] for row in rows) / 3600, 1),
-    }
+    numbers = {"memory-sweep-runs": str(len(rows))}
     for model in MODELS:
         name, handout = f"memory-{model.lower()}", rows_with(rows, family="handout", model=model)
         lengths = {row["T"] for row in handout}
@@ -143,56 +118,19 @@ def _long_memory(rows: Rows, gradients: Rows) -> dict[str, str]:
         "memory-long-runs": str(len(rows)),
         "memory-long-seeds": str(len(rows_with(rows, model="RNN", T=1000))),
         "memory-long-min": fixed(math.floor(1000 * min(row["test_accuracy"] for row in rows)) / 1000, 3),
-        "memory-long-rnn-hardest": thousands(max(row["steps"] for row in rows_with(rows, model="RNN"))),
     }
     for model in MODELS:
         name = f"memory-long-{model.lower()}"
         longest = rows_with(rows, model=model, T=1000)
-        norm = {(row["moment"], row["t"]): row["norm"] for row in rows_with(gradients, model=model)}
         steps = [row["steps"] for row in longest]
         numbers |= {
             f"{name}-min": fixed(math.floor(10_000 * min(row["test_accuracy"] for row in longest)) / 10_000, 4),
             f"{name}-steps": f"{thousands(min(steps))} to {thousands(max(steps))}",
         }
-        seconds = max(row["seconds"] for row in longest)
-        if model == "RNN":
-            numbers[f"{name}-seconds"] = fixed(seconds, 0)
-        else:
-            numbers[f"{name}-minutes"] = fixed(seconds / 60, 0)
-            for moment in ("initial", "trained"):  # the RNN's shares are zero
-                numbers[f"{name}-share-{moment}"] = _share(norm[moment, 1] / norm[moment, 999])
+    norm = {(row["moment"], row["t"]): row["norm"] for row in rows_with(gradients, model="LSTM")}
+    for moment in ("initial", "trained"):
+        numbers[f"memory-long-lstm-share-{moment}"] = _share(norm[moment, 1] / norm[moment, 999])
     return numbers
-
-
-def _memory(rows: Rows) -> dict[str, str]:
-    """Return the LSTM's peak memory at T = 1000, as a share of the library's."""
-    return {
-        f"memory-memory-lstm-{name}-thousand": fixed(row["ratio"], 2)
-        for name, variant in (("ours", "ours"), ("compiled", "ours, compiled"), ("loop", "plain loop"))
-        for row in rows_with(rows, variant=variant)
-        if row["benchmark"].startswith("LSTM forward + backward, memory, B=128 T=1000 ")
-    }
-
-
-def _speed_table(rows: Rows) -> str:
-    """Return a table with one column a size: the library's time in ms, ours as a multiple of it."""
-    timed = [row["benchmark"] for row in rows if "backward, B=" in row["benchmark"]]
-    sizes = list(dict.fromkeys(benchmark.partition("backward, ")[2] for benchmark in timed))
-    header = [""]
-    for size in sizes:
-        numbers = re.findall("[0-9]+", size.partition(" 2 layers")[0])
-        header.append(f"${','.join(numbers)}$")
-    lines = []
-    for model, variants in SPEEDS.items():
-        for variant, label in variants.items():
-            line = [label]
-            for size in sizes:
-                (row,) = rows_with(rows, benchmark=f"{model} forward + backward, {size}", variant=variant)
-                library = variant == f"torch.nn.{model}"
-                milliseconds = float(format(row["value"], ".3g"))
-                line.append(rf"{milliseconds:g}\,ms" if library else fixed(row["ratio"], 2))
-            lines.append(line)
-    return tabular(header, lines, "l" + "c" * len(sizes))
 
 
 def _converged(runs: Rows, separator: str) -> str:

@@ -19,8 +19,8 @@ def values(results: Results) -> dict[str, str]:
         "recurrence-rnn-rate": fixed(rnn ** (1 / (T - 2)), 2),
         "recurrence-lstm-share": scientific(gradient_share(rows, "handout", "LSTM", T, "initial")),
         "recurrence-chrono-share": scientific(chrono[1] / chrono[T - 1], 1),
-        "recurrence-chrono-door": fixed(chrono[T - 1] / chrono[T - 2], 0),
-        "recurrence-chrono-way": fixed(chrono[T - 2] / chrono[1], 0),
+        "recurrence-chrono-last": fixed(chrono[T - 1] / chrono[T - 2], 0),
+        "recurrence-chrono-before": fixed(chrono[T - 2] / chrono[1], 0),
     }
 
 

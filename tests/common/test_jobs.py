@@ -40,9 +40,11 @@ def test_a_run_gets_the_threads_it_is_given(job):
     assert start(job, 3).communicate()[1].split() == ["3", "3", "3"]
 
 
-def test_what_the_user_has_set_is_kept(job, monkeypatch):
+def test_what_the_user_has_set_is_kept_and_the_other_libraries_follow(job, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert start(job, 3).communicate()[1].split() == ["1", "3", "3"]
+    assert start(job, 3).communicate()[1].split() == ["1", "1", "1"]
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    assert start(job, 3).communicate()[1].split() == ["1", "2", "1"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes are bound to cores on Linux only")

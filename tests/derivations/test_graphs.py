@@ -225,14 +225,9 @@ def test_under_random_features_the_degree_decides(A):
     torch.testing.assert_close((L @ X).square().mean(1), 4 * (d.square() + d), rtol=0.02, atol=0)
 
 
-def test_in_2025_s_graph_nodes_1_and_3_are_compared_with_all():
-    L, X = laplacian(sparse(drawn("12 13 14 23 34".split(), "1234"))), random_numbers(4, 2)
-    for v in (0, 2):
-        torch.testing.assert_close((L @ X)[v], 4 * (X[v] - X.mean(0)), **EXACT)
-    assert (L @ torch.eye(4, dtype=torch.float64)[:, :1]).flatten().tolist() == [3, -1, -1, -1]
+def test_for_some_features_node_2_changes_most():
+    L = laplacian(sparse(drawn("12 13 14 23 34".split(), "1234")))
     assert (L @ torch.eye(4, dtype=torch.float64)[:, 1:2]).flatten().tolist() == [-1, 2, -1, 0]
-    spectrum = torch.tensor([0.0, 2, 4, 4], dtype=torch.float64)
-    torch.testing.assert_close(torch.linalg.eigvalsh(L.to_dense()), spectrum, **EXACT)
 
 
 def test_without_a_residual_all_nodes_point_one_way():
@@ -447,13 +442,7 @@ def test_only_circulants_commute_with_the_shift():
     assert torch.linalg.matrix_rank(commutator) == n * n - n  # as many solutions as there are circulants
 
 
-@pytest.mark.parametrize("n", [4, 7])
-def test_spectra_of_the_circle_and_polynomial_filters(n):
-    cosines = torch.tensor([math.cos(2 * math.pi * k / n) for k in range(n)], dtype=torch.float64)
-    A, one, Phi = circle(n).to_dense().double(), torch.eye(n, dtype=torch.float64), fourier(n)
-    laplacian = one - normalised(A)
-    for matrix, spectrum in ((laplacian, 1 - cosines), (normalised(A + one), (1 + 2 * cosines) / 3)):
-        torch.testing.assert_close(matrix.to(torch.complex128) @ Phi, Phi * spectrum, **EXACT)
+def test_polynomial_filters():
     B = random_graph(14, seed=5)
     laplacian = torch.eye(14, dtype=torch.float64) - normalised(B)
     Lambda, U = torch.linalg.eigh(laplacian)

@@ -394,18 +394,16 @@ def gaussian(f, sigma):
 
 @pytest.mark.parametrize("sigma", corruptions.BLUR_SIGMA)
 def test_transfer_function_of_the_blur(sigma):
-    """Against the FFT of the 11 weights; G alone is good enough for sigma of 0.8 and more."""
+    """Against the FFT of the 11 weights."""
     padded = np.zeros(256)
     padded[np.arange(-5, 6)] = kernel(sigma)
     found, f = np.fft.fft(padded), np.fft.fftfreq(256)
     assert np.abs(found.imag).max() < 1e-12
     cut_off = np.exp(-((corruptions.BLUR_KERNEL // 2 + 1) ** 2) / (2 * sigma**2))  # the first weight left out
     np.testing.assert_allclose(found.real, transfer(f, sigma), rtol=0, atol=3 * cut_off + 1e-12)
-    alone = np.abs(found.real - gaussian(f, sigma)).max()
-    assert (alone < 0.05) == (sigma >= 0.8)
     half = found.real[128]  # black and white rows
     if sigma == corruptions.BLUR_SIGMA[0]:
-        assert (round(half, 2), round(gaussian(0.5, sigma), 2)) == (0.84, 0.45)
+        assert round(half, 2) == 0.84
     if sigma == corruptions.BLUR_SIGMA[-1]:
         assert abs(half) < 1e-3
 

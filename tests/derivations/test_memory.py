@@ -14,8 +14,7 @@ from part1.dataset import draw_palindromes
 from part1.experiments.optimizers import CURVATURE, PATH_LEARNING_RATES, PATH_STEPS, START
 from part1.lstm import LSTM
 from part1.vanilla_rnn import VanillaRNN, random_orthogonal
-from recurrence import kernel
-from recurrence.lstm import lstm_states, to_torch_order
+from recurrence.lstm import to_torch_order
 from tests.derivations.numerics import assert_equal, numbers
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -315,30 +314,3 @@ def test_the_first_input_sets_the_switch():
     weights = 2.0 ** torch.arange(19, -1, -1)
     assert_equal(h / 1e-9 / 2**19, (weights.unsqueeze(1) * u).sum(0) / 1e-9 / 2**19, 1e-5)
     assert abs(weights[0] ** 2 / weights[1:].square().sum() - 3) < 1e-9 * 3e3
-
-
-def test_at_twenty_digits_few_units_carry_the_gradient():
-    """The product of the slopes 2 (1 - h(t)^2) along each of 128 units in each of 128 palindromes, before training."""
-    share_above_1, largest, middle = [], [], []
-    for T in (20, 50):
-        generator = torch.Generator().manual_seed(0)
-        model = VanillaRNN(T, 10, 128, 10, 128, init="bistable", generator=generator)
-        h = model.states(draw_palindromes(128, T, generator)[:, :-1])
-        slopes = (2 * (1 - h[1:].square())).prod(dim=0)
-        share_above_1.append((slopes > 1).double().mean())
-        largest.append(slopes.max())
-        middle.append(slopes.median())
-    assert 0 < share_above_1[0] < 0.005 and largest[0] > 1e3 and middle[0] < 1e-8
-    assert share_above_1[1] == 0 and largest[1] < 1e-8
-
-
-def test_the_compiled_steps_equal_the_calls():
-    if reason := kernel.why_not():
-        pytest.skip(reason)
-    z, W_h = numbers(12, 3, 20).requires_grad_(), (0.4 * numbers(20, 5)).requires_grad_()
-
-    def states_and_gradients(recurrence):
-        h, c = lstm_states(z, None, None, W_h, recurrence)
-        return h, c, *torch.autograd.grad((h * h.cos()).sum() + c.sum(), (z, W_h))
-
-    assert_equal(states_and_gradients("compiled"), states_and_gradients("bptt"), 1e-12)

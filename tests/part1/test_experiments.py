@@ -179,6 +179,16 @@ def test_variants_train_on_every_data_set(sweep, tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+def test_the_checks_are_run_where_the_handout_names_them():
+    args = variants.build_parser().parse_args(["--families", "checks", "--seeds", "0"])
+    runs = {(dataset, model, T) for family, dataset, model, T, _ in variants.chosen_plan(args)}
+    assert runs == {
+        ("randomcomb", "LSTM", 6), ("bss", "LSTM", 6), ("bipalindrome", "LSTM", 10),
+        ("bss", "GRU", 6), ("randomcomb", "biLSTM", 5), ("bipalindrome", "peepLSTM", 6),
+    }  # fmt: skip
+    assert variants.SETTINGS["checks", "bss"] == {**variants.SETTINGS["handout", "bss"], "converged_accuracy": 1.0}
+
+
 def test_variants_of_several_days_come_into_one_table(sweep, tmp_path, monkeypatch):
     """--add does the runs that the committed table lacks, and keeps its other rows."""
     monkeypatch.setattr(train, "NUM_VALIDATION", 20)

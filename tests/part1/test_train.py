@@ -125,6 +125,13 @@ def test_a_preset_changes_defaults_only(tmp_path):
         assert (arguments["init"], arguments["curriculum"], arguments["learning_rate"]) == (init, curriculum, 0.05)
 
 
+def test_training_ends_once_the_accuracy_asked_for_is_reached_three_times_in_a_row(tmp_path):
+    words = ["--converged_accuracy", "1e-9", "--eval_every", "2", "--run_dir", tmp_path]
+    assert train(*SMALL, *words).returncode == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["converged"] and result["steps"] == 6
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "T"), [("RNN", 20), ("RNN", 200), ("LSTM", 5), ("LSTM", 200)])
 def test_long_memory_holds(tmp_path, model, T):

@@ -153,8 +153,8 @@ COURSE = r"(?:LMU|UvA(?: spring| November)?[~ ]\d{4}|PRML|[Qq]uestions?|[Ss]ecti
 NO_PROSE = [
     rf"\\begin\{{({DISPLAYS})(\*?)\}}.*?\\end\{{\1\2\}}",
     r"\\\[.*?\\\]|(?<!\\)\$.*?(?<!\\)\$",
-    rf"\\(?:set|published|val|code|command|zh|\w*ref|label|alsoanswers|input|includegraphics|cite\w*)(?:\[[^\]]*\])*{BRACES}",
-    rf"\\(?:question|tested){BRACES}{BRACES}",
+    rf"\\(?:set|published|val|code|command|zh|\w*ref|label|alsoanswers|corrected|input|includegraphics|cite\w*)(?:\[[^\]]*\])*{BRACES}",
+    rf"\\(?:question|tested|correction){BRACES}{BRACES}",
     rf"{COURSE}[~ ]\d\.\d[a-d]?(?:(?:,? and |, | to |--)\d\.\d[a-d]?)*",  # names of questions
     r"\b(?:2018|2019|2020|2021|2024|2025)\b",  # the years of the courses
     r"[\d.]+(?:pt|em|ex|in|cm|mm)\b|[\d.]+\\(?:text|line|column)width",

@@ -1,0 +1,40 @@
+"""report/check.py finds what LaTeX only warns of."""
+
+import pytest
+
+from report.check import log_problems, unnumbered_tables
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"Overfull \hbox (2.01pt too wide) in paragraph at lines 3--9",
+        r"Overfull \vbox (35.0pt too high) has occurred while \output is active []",
+        "LaTeX Warning: Reference `q:lmu-1.9' on page 3 undefined on input line 12.",
+        "LaTeX Warning: Label `q:lmu-1.1' multiply defined.",
+        "Package natbib Warning: Citation `nobody1900' on page 1 undefined on input line 7.",
+        "Missing character: There is no ć in font ec-lmr10!",
+        "LaTeX Warning: Reference `correction:of-a-very-long-name' on page 3 undefined on\n input line 12.",
+    ],
+)
+def test_a_fault_is_found(line):
+    assert len(log_problems(f"before\n{line}\nafter\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r"Overfull \hbox (1.99pt too wide) in paragraph at lines 3--9",
+        r"Underfull \hbox (badness 10000) in paragraph at lines 3--9",
+        "LaTeX Font Info:    Font shape undefined, using another",
+    ],
+)
+def test_other_lines_are_none(line):
+    assert log_problems(f"before\n{line}\nafter\n") == []
+
+
+def test_a_table_needs_a_caption():
+    numbered = "\\begin{table}[htb]\n\\begin{tabular}{l}a\\end{tabular}\n\\caption{A.}\n\\end{table}\n"
+    assert unnumbered_tables(numbered) == []
+    assert unnumbered_tables(numbered.replace("\\caption{A.}\n", "")) == ["\\begin{table}[htb]"]
+    assert unnumbered_tables("\\begin{center}\\begin{tabular}{l}a\\end{tabular}\\end{center}") == ["\\begin{tabular}"]
