@@ -92,18 +92,14 @@ def _variants(rows: Rows) -> dict[str, str]:
     numbers["check-ended-steps"] = _range((row["steps"] for row in ended), 0)
     for model in variants.MODELS:
         numbers[f"fifteen-{model}"] = _cell(rows_with(handout, dataset="randomcomb", model=model, T=15))
-    sweet = rows_with(handout, dataset="bss")
-    peephole = rows_with(sweet, model="peepLSTM")
-    for model in ("LSTM", "GRU", "biLSTM"):
-        numbers[f"bss-steps-{model}"] = _range((row["steps"] for row in rows_with(sweet, model=model)), 0)
-    numbers["bss-least"] = _percent(min(row["test_accuracy"] for row in sweet if row["model"] != "peepLSTM"))
-    numbers["bss-peephole-least"] = _percent(min(row["test_accuracy"] for row in peephole))
-    numbers["bss-peephole-ended"] = f"{len(rows_with(peephole, converged='True'))} of {len(peephole)}"
-    bits = [row for row in rows_with(handout, dataset="bipalindrome") if row["T"] <= 10]
-    for model in variants.MODELS:
-        numbers[f"bits-steps-{model}"] = _range((row["steps"] for row in rows_with(bits, model=model)), 0)
-    numbers["bits-least"] = _percent(min(row["test_accuracy"] for row in bits if row["model"] != "peepLSTM"))
-    numbers["bits-peephole-least"] = _percent(min(row["test_accuracy"] for row in rows_with(bits, model="peepLSTM")))
+    for key, dataset in (("bss", "bss"), ("bits", "bipalindrome")):
+        runs = rows_with(handout, dataset=dataset)
+        peephole = rows_with(runs, model="peepLSTM")
+        for model in ("LSTM", "GRU", "biLSTM"):
+            numbers[f"{key}-steps-{model}"] = _range((row["steps"] for row in rows_with(runs, model=model)), 0)
+        numbers[f"{key}-least"] = _percent(min(row["test_accuracy"] for row in runs if row["model"] != "peepLSTM"))
+        numbers[f"{key}-peephole-least"] = _percent(min(row["test_accuracy"] for row in peephole))
+        numbers[f"{key}-peephole-ended"] = f"{len(rows_with(peephole, converged='True'))} of {len(peephole)}"
     lstm = [row for row in rows_with(handout, model="LSTM") if row["dataset"] != "randomcomb"]
     numbers["lstm-least"] = _percent(min(row["test_accuracy"] for row in lstm))
     longer = rows_with(rows, family="longer", dataset="randomcomb")
