@@ -138,7 +138,7 @@ NO_MEASUREMENT = (
     r"`[^`]*`",
     r"\]\([^)]*\)",
     r"\{[\w.-]+\}",
-    r"(?<=\|)[^|\n]*(?:nanoGPT|\(Kipf|\(Veli|\(Hochreiter|\(Gilmer|reports on|published answers)[^|\n]*(?=\|)",  # others' numbers
+    r"(?<=\|)[^|\n]*(?:nanoGPT|\(Kipf|\(Veli|\(Hochreiter|\(Gilmer|reports on|published answers)[^|\n]*(?=\|)",  # cited
     r"Python \d\.\d+|\(\d\.\d or newer\)",  # versions
     r"(?:LMU|PRML|UvA (?:spring |November )?\d{4}|^\||and|to|as|questions|,|;|:) \d\.\d[a-d]?\b",  # questions
     r"1,0\d\d (?:digits|units)|after 400 steps|text of 2 GB",  # settings
