@@ -3,7 +3,7 @@
 import logging
 import re
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -60,11 +60,14 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 2.2, **subplots:
 
 def draw_means(
     axes: Axes,
-    values: Mapping[Any, Sequence[float]],
+    points: Iterable[tuple[float, float]],
     average: Callable[[Sequence[float]], float] = mean,
     **line: Any,
 ) -> None:
-    """Draw {x: [a value of each run, ...]}: the average over the runs as a line, and their range as a band."""
+    """Draw the points of several runs: at each x the average over the runs, as a line, and their range, as a band."""
+    values: dict[float, list[float]] = {}
+    for at, value in points:
+        values.setdefault(at, []).append(value)
     x, runs = list(values), list(values.values())
     marker = "." if len(x) == 1 else None  # a line of one point would not be seen
     axes.plot(x, [average(run) for run in runs], **{"marker": marker, **line})

@@ -149,10 +149,10 @@ def draw_curve(axes: Any, lengths: dict[int, list[float]], style: Any, colour: s
     from common.figure import draw_means
 
     broad = style == "-"
-    lengths = dict(sorted(lengths.items()))
-    draw_means(axes, lengths, linestyle=style, color=colour, linewidth=2.4 if broad else 1.2, label=label)
+    runs = [(T, accuracy) for T in sorted(lengths) for accuracy in lengths[T]]
+    draw_means(axes, runs, linestyle=style, color=colour, linewidth=2.4 if broad else 1.2, label=label)
     size = 4 if broad else 2
-    axes.plot(*zip(*((T, y) for T in lengths for y in lengths[T])), marker, color=colour, markersize=size, alpha=0.6)
+    axes.plot(*zip(*runs), marker, color=colour, markersize=size, alpha=0.6)
 
 
 def build_parser() -> ExperimentParser:

@@ -141,11 +141,10 @@ def draw_curves(rows: list[dict[str, Any]], folder: Path) -> None:
     steps = sorted({row["step"] for row in rows})
     for k, name in enumerate(dict.fromkeys(row["optimizer"] for row in rows)):
         mine = [row for row in rows if row["optimizer"] == name]
-        losses: dict[int, list[float]] = {step: [] for step in steps}
+        losses = []
         for seed in {row["seed"] for row in mine}:
             curve = {row["step"]: row["validation_loss"] for row in mine if row["seed"] == seed}
-            for step in steps:
-                losses[step].append(curve[min(step, max(curve))])
+            losses += [(step, curve[min(step, max(curve))]) for step in steps]
         label = title(name, mine[0]["learning_rate"])
         draw_means(axes, losses, geometric_mean, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)
     axes.set(xlabel="training step", ylabel="validation loss (nats)", yscale="log")

@@ -307,10 +307,7 @@ def draw_networks(rows: Rows, axes: Any) -> None:
     from common.figure import COLOURS, LINE_STYLES, draw_means
 
     for (network, label), colour, style in zip(NETWORKS.items(), COLOURS, LINE_STYLES):
-        errors: dict[int, list[float]] = {}
-        for row in rows:
-            if run_of(row) == Run(network):
-                errors.setdefault(row["step"] * BATCH_SIZE, []).append(row["error"])
+        errors = [(row["step"] * BATCH_SIZE, row["error"]) for row in rows if run_of(row) == Run(network)]
         if errors:
             draw_means(axes, errors, geometric_mean, linestyle=style, color=colour, linewidth=0.9, label=label)
     axes.set(xscale="log", xlabel="sequences seen")

@@ -171,9 +171,7 @@ def draw(rows: list[dict[str, Any]], kind: str, path: Path) -> None:
     figure, (axes,) = new_figure(height=2.2 if kind == "optimizer" else 1.9)
     for k, choice in enumerate(dict.fromkeys(row[kind] for row in rows)):
         mine = [row for row in rows if row[kind] == choice]
-        losses: dict[int, list[float]] = {}
-        for row in mine:
-            losses.setdefault(row["epoch"], []).append(row["held_out_loss"])
+        losses = [(row["epoch"], row["held_out_loss"]) for row in mine]
         label = INIT_NAMES[choice] if kind == "init" else OPTIMIZER_NAMES.get(choice, choice)
         label = f"{label} ({mine[0]['learning_rate']:g})" if kind == "optimizer" else label
         draw_means(axes, losses, linestyle=LINE_STYLES[k], color=COLOURS[k], label=label)

@@ -67,11 +67,8 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     figure, panels = new_figure(1, 2, sharey=True)
     for axes, part in zip(panels, ("training", "validation")):
         for model, colour, style in zip(dict.fromkeys(row["model"] for row in rows), COLOURS, LINE_STYLES):
-            by_epoch: dict[int, list[float]] = {}
-            for row in rows:
-                if row["model"] == model:
-                    by_epoch.setdefault(row["epoch"], []).append(100 * row[part])
-            draw_means(axes, by_epoch, linestyle=style, color=colour, label=model)
+            points = [(row["epoch"], 100 * row[part]) for row in rows if row["model"] == model]
+            draw_means(axes, points, linestyle=style, color=colour, label=model)
         axes.set(xlabel="epoch", title=f"{part} nodes{', with dropout' if part == 'training' else ''}")
     panels[0].set_ylabel("accuracy (%)")
     panels[1].legend(loc="lower right")

@@ -250,13 +250,11 @@ def draw_curves(rows: list[dict[str, Any]], losses: list[dict[str, Any]], folder
     for axes, num_train in zip(panels, sizes):
         mine = [row for row in rows if row["num_train"] == num_train]
         for k, model in enumerate(MODELS):
-            by_epoch: dict[int, list[float]] = {}
-            for row in losses:
-                if row["model"] == model and size_of(row, sizes) == num_train:
-                    by_epoch.setdefault(row["epoch"], []).append(row["validation_loss"])
-            if by_epoch:
+            chosen = [row for row in losses if row["model"] == model and size_of(row, sizes) == num_train]
+            if chosen:
+                points = [(row["epoch"], row["validation_loss"]) for row in chosen]
                 style: dict[str, Any] = {"linestyle": LINE_STYLES[k], "color": COLOURS[k]}
-                draw_means(axes, by_epoch, geometric_mean, **style, label=None if model in labelled else model)
+                draw_means(axes, points, geometric_mean, **style, label=None if model in labelled else model)
                 labelled.add(model)
         label = None if axes is not panels[0] else "counts of atoms and bonds"
         counts = mean(row["counts_loss"] for row in mine)

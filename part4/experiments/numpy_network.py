@@ -61,10 +61,8 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
 
     figure, (axes,) = new_figure()
     for k, (prefix, model) in enumerate(MODELS.items()):
-        by_epoch: dict[int, list[float]] = {}
-        for row in rows:
-            by_epoch.setdefault(row["epoch"], []).append(row[f"{prefix}validation_accuracy"])
-        draw_means(axes, by_epoch, color=COLOURS[k], linestyle=LINE_STYLES[k], label=model)
+        points = [(row["epoch"], row[f"{prefix}validation_accuracy"]) for row in rows]
+        draw_means(axes, points, color=COLOURS[k], linestyle=LINE_STYLES[k], label=model)
     axes.set(xlabel="epoch", ylabel="validation accuracy", ylim=(0, None))
     axes.legend()
     save_figure(figure, folder / NAME)

@@ -1,6 +1,6 @@
 """How numbers are written in the report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
 
@@ -38,3 +38,20 @@ def tabular(header: Sequence[str], rows: Sequence[Sequence[str]], columns: str) 
 
 def _row(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
+
+
+def in_per_cent(share: float, digits: int = 1) -> str:
+    """Return a share in per cent, without the sign; what is less than all of it is not rounded to 100."""
+    return fixed(100 if share == 1 else min(100 * share, 100 - 10**-digits), digits)
+
+
+def span(numbers: Iterable[float], digits: int) -> str:
+    """Return the smallest and the largest number, or the one that both are written as."""
+    chosen = list(numbers)
+    low, high = fixed(min(chosen), digits), fixed(max(chosen), digits)
+    return low if low == high else f"{low} to {high}"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return "a, b and c"."""
+    return f"{', '.join(texts[:-1])} and {texts[-1]}"

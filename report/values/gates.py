@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from part1.experiments import time_gate, variants
 from part1.experiments.time_gate import Run, last_rows, run_of
 from report.values import Results, Rows, rows_with
-from report.values.format import fixed, scientific, tabular, thousands
+from report.values.format import fixed, in_per_cent, scientific, span, tabular, thousands
 from report.values.memory import geometric_mean, gradient_share
 
 T_GRADS = 100
@@ -68,7 +68,7 @@ def _gradients(rows: Rows, runs: Rows) -> dict[str, str]:
             write = scientific if family == "handout" else thousands
             numbers[f"{key}-{family}-trained"] = f"{write(shares[0])} to {write(shares[-1])}"
         accuracies = [row["test_accuracy"] for row in rows_with(runs, family="handout", model=model, T=T_GRADS)]
-        numbers[f"{key}-accuracy"] = _range(accuracies, 2)
+        numbers[f"{key}-accuracy"] = span(accuracies, 2)
     tuned = [row["test_accuracy"] for row in rows_with(runs, family="tuned", T=T_GRADS)]
     return {**numbers, "grads-tuned-accuracy": fixed(math.floor(1000 * min(tuned)) / 1000, 3)}
 
@@ -89,21 +89,21 @@ def _variants(rows: Rows) -> dict[str, str]:
     ended = rows_with(missed, converged="True")
     numbers["check-missed-ended"] = f"{len(ended)} of {len(missed)}"
     numbers["check-ended-most"] = fixed(100 * (1 - min(row["test_accuracy"] for row in ended)), 1)
-    numbers["check-ended-steps"] = _range((row["steps"] for row in ended), 0)
+    numbers["check-ended-steps"] = span((row["steps"] for row in ended), 0)
     for model in variants.MODELS:
         numbers[f"fifteen-{model}"] = _cell(rows_with(handout, dataset="randomcomb", model=model, T=15))
     for key, dataset in (("bss", "bss"), ("bits", "bipalindrome")):
         runs = rows_with(handout, dataset=dataset)
         peephole = rows_with(runs, model="peepLSTM")
         for model in ("LSTM", "GRU", "biLSTM"):
-            numbers[f"{key}-steps-{model}"] = _range((row["steps"] for row in rows_with(runs, model=model)), 0)
-        numbers[f"{key}-least"] = _percent(min(row["test_accuracy"] for row in runs if row["model"] != "peepLSTM"))
-        numbers[f"{key}-peephole-least"] = _percent(min(row["test_accuracy"] for row in peephole))
+            numbers[f"{key}-steps-{model}"] = span((row["steps"] for row in rows_with(runs, model=model)), 0)
+        numbers[f"{key}-least"] = in_per_cent(min(row["test_accuracy"] for row in runs if row["model"] != "peepLSTM"))
+        numbers[f"{key}-peephole-least"] = in_per_cent(min(row["test_accuracy"] for row in peephole))
         numbers[f"{key}-peephole-ended"] = f"{len(rows_with(peephole, converged='True'))} of {len(peephole)}"
     lstm = [row for row in rows_with(handout, model="LSTM") if row["dataset"] != "randomcomb"]
-    numbers["lstm-least"] = _percent(min(row["test_accuracy"] for row in lstm))
+    numbers["lstm-least"] = in_per_cent(min(row["test_accuracy"] for row in lstm))
     longer = rows_with(rows, family="longer", dataset="randomcomb")
-    numbers["twenty-least"] = _percent(min(row["test_accuracy"] for row in rows_with(longer, T=20)))
+    numbers["twenty-least"] = in_per_cent(min(row["test_accuracy"] for row in rows_with(longer, T=20)))
     return numbers | {f"forty-{model}": _cell(rows_with(longer, model=model, T=40)) for model in variants.MODELS}
 
 
@@ -131,16 +131,16 @@ def _clocks(rows: Rows, basin: Rows) -> dict[str, str]:
     for key in ("near", "on-moderate"):
         numbers[f"clock-{key}-error"] = f"{max(row['error'] for row in ends[key]):.4f}"
     for key in ("random", "random-kept"):
-        numbers[f"clock-{key}-error"] = _range((row["error"] for row in ends[key]), 3)
+        numbers[f"clock-{key}-error"] = span((row["error"] for row in ends[key]), 3)
     for key in ("tau-0.8", "tau-1.2"):
-        numbers[f"clock-{key}-off"] = _range((row["tau_error"] for row in ends[key]), 2)
+        numbers[f"clock-{key}-off"] = span((row["tau_error"] for row in ends[key]), 2)
     errors = {tau: [row["error"] for row in rows_with(basin, tau=tau)] for tau in time_gate.BASIN_TAUS}
     one, four = ([e for tau in taus for e in errors[tau]] for taus in ((0.9901, 1.01), (0.9612, 1.0404)))
     return {
         **numbers,
         "clock-basin-0": f"{max(errors[1.0]):.4f}",
-        "clock-basin-1": _range(one, 2),
-        "clock-basin-4": _range(four, 1),
+        "clock-basin-1": span(one, 2),
+        "clock-basin-4": span(four, 1),
     }
 
 
@@ -150,13 +150,6 @@ def _significant(errors: Iterable[float]) -> str:
     return f"{min(chosen):.1g} to {max(chosen):.1g}"
 
 
-def _range(numbers: Iterable[float], digits: int) -> str:
-    """Return the smallest and the largest number, or the one that both are written as."""
-    chosen = list(numbers)
-    low, high = fixed(min(chosen), digits), fixed(max(chosen), digits)
-    return low if low == high else f"{low} to {high}"
-
-
 def _accuracy_table(rows: Rows) -> str:
     """Return one row for each data set and length, one column for each network."""
     lines = []
@@ -164,7 +157,7 @@ def _accuracy_table(rows: Rows) -> str:
         for T in variants.LENGTHS.get(("handout", dataset), ()):
             runs = rows_with(rows, dataset=dataset, T=T)
             cells = [_cell(rows_with(runs, model=model)) for model in variants.MODELS]
-            lines.append([title, str(T), _percent(mean(row["largest_class"] for row in runs)), *cells])
+            lines.append([title, str(T), in_per_cent(mean(row["largest_class"] for row in runs)), *cells])
             title = ""
     return tabular(["", "$T$", "largest class", *variants.MODELS], lines, "lrc" + "l" * len(variants.MODELS))
 
@@ -173,9 +166,4 @@ def _cell(runs: Rows, digits: int = 1) -> str:
     """Return mean and standard deviation of the accuracies in per cent, and the number of runs."""
     accuracies = [row["test_accuracy"] for row in runs]
     spread = rf"\pm{fixed(100 * stdev(accuracies), digits)}" if len(accuracies) > 1 else ""
-    return rf"${_percent(mean(accuracies), digits)}{spread}$\,({len(accuracies)})"
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    """Return a share in per cent; what is less than all of it is not rounded to 100."""
-    return fixed(100 if share == 1 else min(100 * share, 100 - 10**-digits), digits)
+    return rf"${in_per_cent(mean(accuracies), digits)}{spread}$\,({len(accuracies)})"

@@ -8,7 +8,7 @@ from statistics import mean
 from part4.corruptions import BLUR_SIGMA, CONTRAST_FACTOR, CORRUPTIONS, JPEG_QUALITY, NOISE_STD, SEVERITIES
 from part4.experiments.robustness import LABELS, PUBLISHED, REFERENCE
 from report.values import Results, Rows, rows_with
-from report.values.format import fixed, percent, tabular, thousands
+from report.values.format import fixed, listed, percent, tabular, thousands
 
 SECTIONS = Path(__file__).resolve().parents[1] / "sections"
 KEYS = {"Gaussian noise": "noise", "Gaussian blur": "blur", "contrast": "contrast", "JPEG": "jpeg"}
@@ -81,7 +81,7 @@ def of_robustness(rows: Rows) -> dict[str, str]:
             at = [accuracy[model, corruption, severity] for severity in SEVERITIES]
             drops[corruption] = clean - mean(at)
             steps = [fixed(100 * (before - after), 1) for before, after in pairwise([clean, *at])]
-            found[f"{short(model)}-{key}-steps"] = f"{', '.join(steps[:-1])} and {steps[-1]}"
+            found[f"{short(model)}-{key}-steps"] = listed(steps)
             found |= {f"{short(model)}-{key}-{severity}": percent(a, 1) for severity, a in zip(SEVERITIES, at)}
             found[f"{short(model)}-{key}-drop"] = fixed(100 * drops[corruption], 1)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 from common.experiment import RESULTS
 from report.values import Results, Rows, rows_with
-from report.values.format import fixed, percent, tabular, thousands
+from report.values.format import fixed, in_per_cent, listed, percent, span, tabular, thousands
 
 MODELS = {"": r"$2\times128$", "_1024": r"$1\times1024$"}  # by how the names of their results end
 SENTENCE_END = re.compile(r'[.?!]"?\s+("?\S)')
@@ -81,8 +81,8 @@ def _written(results: Results) -> dict[str, str]:
     found = {
         "loops-long": f"{len(long)} of {len(samples)}",
         "loops-short": f"{len(short)} of {len(samples)}",
-        "loop-first": _span([len(row["loop"]) for row in rows_with(long, step=2_000)]),
-        "loop-last": _span([len(row["loop"]) for row in rows_with(long, step=10_000)]),
+        "loop-first": span([len(row["loop"]) for row in rows_with(long, step=2_000)], 0),
+        "loop-last": span([len(row["loop"]) for row in rows_with(long, step=10_000)], 0),
     }
     rows = results("part2_grimm_temperatures")
     found["pairs-0"] = percent(_mean(rows_with(rows, temperature=0), "distinct_pairs"), 1)
@@ -107,18 +107,10 @@ def _written_by_the_wide_layer(results: Results) -> dict[str, str]:
     curve = rows_with(results("part2_grimm_curves"), lstm_hidden_dim=1024)
     losses = [row["held_out_loss"] for stage in stages for row in rows_with(curve, step=stage[0]["step"])]
     return {
-        "large-stage-losses": _listed([fixed(loss, 3) for loss in losses]),
-        "large-stage-copies": _listed([fixed(_mean(stage, "longest_copy"), 0) for stage in stages]),
+        "large-stage-losses": listed([fixed(loss, 3) for loss in losses]),
+        "large-stage-copies": listed([fixed(_mean(stage, "longest_copy"), 0) for stage in stages]),
         "large-loops": f"{sum(bool(loop(row['text'])) for row in samples)} of {len(samples)}",
     }
-
-
-def _listed(texts: list[str]) -> str:
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
-
-
-def _span(numbers: list[int]) -> str:
-    return f"{min(numbers)} to {max(numbers)}" if min(numbers) < max(numbers) else f"{min(numbers)}"
 
 
 def _decoding(results: Results) -> dict[str, str]:
@@ -156,7 +148,7 @@ def _loops(results: Results) -> dict[str, str]:
         "greedy-loops": f"{len(loops)} of {len(rows)}",
         "greedy-loops-start": fixed(median(starts), 0),
         "greedy-loops-last-start": f"{max(starts)}",
-        "greedy-loops-periods": _span(periods),
+        "greedy-loops-periods": span(periods, 0),
         "greedy-loops-in-30": f"{sum(length <= 30 for length in shown)}",
         "greedy-loops-in-200": f"{sum(length <= 200 for length in shown)}",
     }
@@ -232,7 +224,7 @@ def _poems(results: Results) -> dict[str, str]:
         "adagrad-best": fixed(adagrad[turn], 2),
         "adagrad-best-epoch": f"{turn}",
         "adagrad-last": fixed(adagrad[8], 2),
-        "adagrad-rates": _listed(grid),
+        "adagrad-rates": listed(grid),
     }
 
 
@@ -284,7 +276,7 @@ def _shares_table(results: Results) -> str:
             found = results(f"part2_grimm_temperatures{ending}")
             taus = sorted({row["temperature"] for row in found})
             means = [_mean(rows_with(found, temperature=tau), column) for tau in taus]
-            rows.append([title, model, *map(_per_cent, means)])
+            rows.append([title, model, *map(in_per_cent, means)])
             title = ""
     header = [r"per cent of \dots", "units", *(rf"$\tau={tau:g}$" for tau in taus)]
     return tabular(header, rows, "@{}ll" + "r" * len(taus) + "@{}")
@@ -324,15 +316,10 @@ def _decoding_table(results: Results, width: int = 58) -> str:
     for row in results("part2_decoding_texts"):
         found = rows_with(measured, way=row["way"])
         way = re.sub(r"^tau (.*)", r"$\\tau=\1$", row["way"]).replace("top-k", "top-$k$").replace("top-p", "top-$p$")
-        shares = [_per_cent(_mean(found, column)) for column in ("real_words", "distinct_pairs")]
+        shares = [in_per_cent(_mean(found, column)) for column in ("real_words", "distinct_pairs")]
         rows.append([way, f"${fixed(_mean(found, 'log_probability'), 2)}$", *shares, _escape(_cut(row["text"], width))])
     header = ["way", r"$\frac1L\ln\Pr(y)$", "words", "pairs", r"\normalfont text"]
     return tabular(header, rows, r"@{}lrrr>{\ttfamily}l@{}")
-
-
-def _per_cent(share: float) -> str:
-    """Return a share in per cent without the sign; what is less than all is not rounded to 100."""
-    return fixed(100 * share if share == 1 else min(100 * share, 99.9), 1)
 
 
 def _poems_table(results: Results) -> str:

@@ -32,8 +32,8 @@ def test_a_text_is_drawn_in_the_reports_type_or_where_that_lacks_a_character_in_
 
 def test_a_band_has_the_runs_range_and_a_line_their_average():
     figure, (axes,) = new_figure()
-    draw_means(axes, {1: [1, 3], 2: [2, 8]}, geometric_mean, color="C0", label="runs")
-    draw_means(axes, {1: [1, 3]}, color="C0")
+    draw_means(axes, [(1, 1), (1, 3), (2, 2), (2, 8)], geometric_mean, color="C0", label="runs")
+    draw_means(axes, [(1, 1), (1, 3)], color="C0")
     assert list(axes.lines[0].get_ydata()) == pytest.approx([3**0.5, 4]) and axes.lines[0].get_marker() == "None"
     assert list(axes.lines[1].get_ydata()) == [2] and axes.lines[1].get_marker() == "."
     corners = {tuple(corner) for corner in axes.collections[0].get_paths()[0].vertices}

@@ -15,7 +15,17 @@ from common.experiment import read_results
 from report import build
 from report.questions import ANSWERS, EDITIONS
 from report.values import front
-from report.values.format import fixed, mean_std, percent, scientific, tabular, thousands
+from report.values.format import (
+    fixed,
+    in_per_cent,
+    listed,
+    mean_std,
+    percent,
+    scientific,
+    span,
+    tabular,
+    thousands,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT = ROOT / "report"
@@ -113,6 +123,11 @@ def test_two_tables_of_one_name_are_an_error(sections):
         (scientific(2e-16), r"$2\times10^{-16}$"),
         (mean_std([81.3, 82.0, 82.7], 1), r"$82.0\pm0.7$"),
         (percent(0.0614, 0), r"6\,\%"),
+        (in_per_cent(0.99999), "99.9"),
+        (in_per_cent(1), "100.0"),
+        (span([1200, 300], 0), "300 to 1{,}200"),
+        (span([0.1, 0.101], 2), "0.10"),
+        (listed(["a", "b", "c"]), "a, b and c"),
         (tabular(["a", "b"], [["1", "2"]], "lr").split("\n")[4], r"1 & 2 \\"),
     ],
 )
