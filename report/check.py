@@ -37,6 +37,8 @@ def main() -> None:
 def log_problems(log: str) -> list[str]:
     """Return the lines of a LaTeX log that name boxes over 2 pt too large, bad references and missing characters."""
     log = re.sub(r"(?<=[^\n]{79})\n", "", log)  # LaTeX breaks its lines there
+    if "Output written on main.pdf" not in log:
+        return ["main.log: LaTeX has not come to its end"]
     boxes = [match[0] for match in OVERFULL.finditer(log) if float(match[1]) > LARGEST_OVERFULL]
     return [*boxes, *(match[0] for match in WARNING.finditer(log))]
 

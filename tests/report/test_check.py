@@ -4,6 +4,8 @@ import pytest
 
 from report.check import log_problems, unnumbered_tables
 
+END = "Output written on main.pdf (45 pages, 1000 bytes).\n"
+
 
 @pytest.mark.parametrize(
     "line",
@@ -18,7 +20,7 @@ from report.check import log_problems, unnumbered_tables
     ],
 )
 def test_a_fault_is_found(line):
-    assert len(log_problems(f"before\n{line}\nafter\n")) == 1
+    assert len(log_problems(f"before\n{line}\n{END}")) == 1
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_a_fault_is_found(line):
     ],
 )
 def test_other_lines_are_none(line):
-    assert log_problems(f"before\n{line}\nafter\n") == []
+    assert log_problems(f"before\n{line}\n{END}") == []
 
 
 def test_a_table_needs_a_caption():
@@ -38,3 +40,10 @@ def test_a_table_needs_a_caption():
     assert unnumbered_tables(numbered) == []
     assert unnumbered_tables(numbered.replace("\\caption{A.}\n", "")) == ["\\begin{table}[htb]"]
     assert unnumbered_tables("\\begin{center}\\begin{tabular}{l}a\\end{tabular}\\end{center}") == ["\\begin{tabular}"]
+
+
+@pytest.mark.parametrize(
+    "log", ["", "! Undefined control sequence.\n!  ==> Fatal error occurred, no output PDF file produced!\n"]
+)
+def test_a_log_without_an_end_is_a_fault(log):
+    assert len(log_problems(log)) == 1
